@@ -40,11 +40,11 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.ordered import ordered
-from attndsl.cascade.walk import free, rewrite, substitute, walk
+from attndsl.cascade.walk import free, reads, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.feature_tiles import in_tiles
-from attndsl.schedule.forms import is_large, product_of
+from attndsl.schedule.forms import is_large, positions, product_of
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
@@ -221,9 +221,16 @@ class ChunkBuilder(Builder):
         return None if is_large(d.expr, self.ranks) else self.inlined(d, e.subs)
 
     def reference(self, a: Expr, b: Expr) -> X | None:
-        """What both sides of an exponent inside a chunk are near: the columns' side where the chunk begins."""
-        for e in (a, b):
-            if self.col in free(e) and self.row not in free(e):
+        """What both sides of an exponent inside a chunk are near: the columns' side where the chunk begins.
+
+        They are where the exponent is 0 at one point, or of sums that begin anew. A score and a running maximum may be
+        far apart, and either without bound.
+        """
+        for e, other in ((a, b), (b, a)):
+            if self.col not in free(e) or self.row in free(e):
+                continue
+            alike = positions(at(e, self.col, Position(self.row))) == positions(other)
+            if alike or reads(a) | reads(b) <= self.restarted.keys():
                 begin = self.anchor(Origin(self.row)).inside
                 return self.eval(at(e, self.col, begin), False, "reference")
         return None

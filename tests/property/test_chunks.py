@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -269,6 +270,14 @@ def test_gates_that_forget_fast_have_gradients_of_their_own_size(name: str, most
     _, want_grads = expected(op, given)
     for k in gates:
         assert float((grads[k].double() - want_grads[k]).norm() / want_grads[k].norm()) < most
+
+
+def test_keys_of_no_weight_at_the_beginning_of_a_chunk() -> None:
+    op, given = case("latte", 40, torch.float64)
+    k = next(k for k, t in enumerate(op.cascade.inputs) if t.name == "K")
+    given[k][:, :, 16:19] = -math.inf
+    outs, _ = run(op, "eager", given, 40, 16, 8)
+    assert error(outs, expected(op, given)[0]) < 1e-12
 
 
 def kernels(plan: Plan) -> list[TileProgram]:

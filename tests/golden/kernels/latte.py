@@ -272,11 +272,10 @@ def latte_Z(
         size_kept = tl.where((l < L)[None, :], size, 0.0)
         far = tl.max(size_kept, 0)
         Z_p = 1.0 * tl.exp(reach_2)
-        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
-        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-        m_3 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
-        at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        m_4 = tl.load(M_base + tl.cast(at_3, tl.int64) * L + l, mask=in_l, other=0.0)
+        at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        m_3 = tl.load(M_base + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
         reach_2_2 = tl.exp(m_3.to(ACC)[None, :] - m_1.to(ACC))
         Z = Z + Z_state[None, :] * reach_2_2
         decay = tl.exp(m_3.to(ACC) - m_4.to(ACC))
@@ -312,12 +311,8 @@ def latte_Z(
                 k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
                 M_ptrs = M_base + tl.cast(l_pt, tl.int64) + tl.cast(i0, tl.int64) * L + offs_i * L
                 m_2 = tl.load(M_ptrs, mask=in_i, other=0.0)
-                K_ptrs_3 = K_base + tl.cast(at_1, tl.int64) * stride_K_j
-                K_ptrs_3 += tl.cast(l_pt, tl.int64) * stride_K_l
-                k_2 = tl.load(K_ptrs_3)
-                Z_1 = (k_1.to(ACC) - k_2.to(ACC)) * 1.4426950408889634
-                Z_2 = (m_2.to(ACC) - k_2.to(ACC)) * 1.4426950408889634
-                Z_t = tl.where(Z_p_1, Z_s_1 * tl.exp2(Z_1[None, :] - Z_2[:, None]), 0.0)
+                t_2 = Z_s_1 * tl.exp(k_1.to(ACC)[None, :] - m_2.to(ACC)[:, None])
+                Z_t = tl.where(Z_p_1, t_2, 0.0)
                 Z_col = tl.sum(Z_t, 1)
                 Z = tl.where((l == l_pt)[None, :], Z + Z_col[:, None], Z)
         column_1 = tl.exp2(k.to(ACC) * 1.4426950408889634 - column_p[None, :])
@@ -443,10 +438,10 @@ def latte_O_ahead(
     # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
     z = tl.load(Z_base + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
     A_p = safe_div(1.0, z.to(ACC))
-    at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-    m_3 = tl.load(M_base_2 + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
-    at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-    m_4 = tl.load(M_base_2 + tl.cast(at_3, tl.int64) * L + l, mask=in_l, other=0.0)
+    at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+    m_3 = tl.load(M_base_2 + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
+    at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+    m_4 = tl.load(M_base_2 + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
     left = P * A_p * tl.exp(m_3.to(ACC)[None, :] - m_1.to(ACC))
     right_safe = tl.where(m_4.to(ACC) == float("-inf"), 0.0, m_4.to(ACC))
     right_p = right_safe * 1.4426950408889634
@@ -468,7 +463,6 @@ def latte_O_ahead(
     far = tl.max(size_kept, 0)
     A = P * tl.where(z.to(ACC) != 0.0, A_p, 0.0) * tl.exp(reach_2)
     A_kept = tl.where((l < L)[None, :], A, 0.0)
-    at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
     reach_1 = k.to(ACC) - reach_safe[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -482,7 +476,7 @@ def latte_O_ahead(
     t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
     t_2 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
     A_2 = dot(t, t_2, None, ACC)
-    A_5 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
+    A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
     if too_far:
         for l_pt in range(L):
             # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
@@ -495,24 +489,20 @@ def latte_O_ahead(
             K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
             k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
             m_2 = tl.load(M_base + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
-            K_ptrs_3 = K_base + tl.cast(at_1, tl.int64) * stride_K_j
-            K_ptrs_3 += tl.cast(l_pt, tl.int64) * stride_K_l
-            k_2 = tl.load(K_ptrs_3)
-            A_3 = (k_1.to(ACC) - k_2.to(ACC)) * 1.4426950408889634
-            A_4 = (m_2.to(ACC) - k_2.to(ACC)) * 1.4426950408889634
             z_1 = tl.load(Z_base + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
             A_p_1 = safe_div(1.0, z_1.to(ACC))
             A_p_2 = tl.where(z_1.to(ACC) != 0.0, A_p_1, 0.0)
-            A_t = P_1[:, None] * tl.exp2(A_3[None, :] - A_4[:, None]) * A_p_2[:, None]
-            A_5 = A_5 + A_t
-    A_6 = tl.where(too_far, A_5, A_2)
+            t_3 = P_1[:, None] * tl.exp(k_1.to(ACC)[None, :] - m_2.to(ACC)[:, None])
+            A_t = t_3 * A_p_2[:, None]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
     mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
-    A_6_m = tl.where(mask_1, A_6, 0.0)
+    A_4_m = tl.where(mask_1, A_4, 0.0)
     # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
     V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
     v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
     O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    O_rest_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
@@ -608,11 +598,11 @@ def latte_O(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
         # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-        m_3 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
-        at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        m_4 = tl.load(M_base + tl.cast(at_3, tl.int64) * L + l, mask=in_l, other=0.0)
+        m_3 = tl.load(M_base + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
         O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * L + O_left_offs
         in_i = i < len_i
         left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
@@ -835,20 +825,19 @@ def latte_backward_dP(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_p = 1.0 * tl.exp(reach_2)
-        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
-        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-        K_ptrs_2 = K_base + tl.cast(at_2, tl.int64) * stride_K_j + l * stride_K_l
-        k_4 = tl.load(K_ptrs_2, mask=in_l, other=0.0)
-        at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        K_ptrs_3 = K_base + tl.cast(at_3, tl.int64) * stride_K_j + l * stride_K_l
-        k_5 = tl.load(K_ptrs_3, mask=in_l, other=0.0)
+        at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        K_ptrs_2 = K_base + tl.cast(at_1, tl.int64) * stride_K_j + l * stride_K_l
+        k_3 = tl.load(K_ptrs_2, mask=in_l, other=0.0)
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        K_ptrs_3 = K_base + tl.cast(at_2, tl.int64) * stride_K_j + l * stride_K_l
+        k_4 = tl.load(K_ptrs_3, mask=in_l, other=0.0)
         reach_p = i0 - 1 == tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-        reach_2_2 = tl.where(reach_p, tl.exp(k_4.to(ACC)[None, :] - l_2.to(ACC)), 0.0)
+        reach_2_2 = tl.where(reach_p, tl.exp(k_3.to(ACC)[None, :] - l_2.to(ACC)), 0.0)
         t = tl.where(in_f[:, None], dP_state, 0.0).to(dO_ptr.dtype.element_ty)
         past = dot(dO, t, None, ACC)
         dP = dP + past * reach_2_2
-        decay = tl.exp(k_4.to(ACC) - k_5.to(ACC))
-        column_p = k_5.to(ACC) * 1.4426950408889634
+        decay = tl.exp(k_3.to(ACC) - k_4.to(ACC))
+        column_p = k_4.to(ACC) * 1.4426950408889634
         K_ptrs_4 = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
         k_1 = load_tile(K_ptrs_4, in_j[:, None] & in_l[None, :], K_tiles, [b, h, i0, 0])
@@ -883,12 +872,8 @@ def latte_backward_dP(
                 L_ptrs_2 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
                 L_ptrs_2 += tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
                 l_1 = tl.load(L_ptrs_2, mask=in_i, other=0.0)
-                K_ptrs_6 = K_base + tl.cast(at_1, tl.int64) * stride_K_j
-                K_ptrs_6 += tl.cast(l_pt, tl.int64) * stride_K_l
-                k_3 = tl.load(K_ptrs_6)
-                dP_1 = (k_2.to(ACC) - k_3.to(ACC)) * 1.4426950408889634
-                dP_2 = (l_1.to(ACC) - k_3.to(ACC)) * 1.4426950408889634
-                dP_t = tl.where(dP_p_1, dP_s * tl.exp2(dP_1[None, :] - dP_2[:, None]), 0.0)
+                t_2 = dP_s * tl.exp(k_2.to(ACC)[None, :] - l_1.to(ACC)[:, None])
+                dP_t = tl.where(dP_p_1, t_2, 0.0)
                 dP_col = tl.sum(dP_t, 1)
                 dP = tl.where((l == l_pt)[None, :], dP + dP_col[:, None], dP)
         column_1 = tl.exp2(k_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
@@ -898,9 +883,9 @@ def latte_backward_dP(
             dP,
             mask=in_i[:, None] & in_l[None, :],
         )
-        t_2 = tl.trans(v)
-        t_3 = column_1_m.to(V_ptr.dtype.element_ty)
-        dP_state = dot(t_2, t_3, dP_state * decay[None, :], ACC)
+        t_3 = tl.trans(v)
+        t_4 = column_1_m.to(V_ptr.dtype.element_ty)
+        dP_state = dot(t_3, t_4, dP_state * decay[None, :], ACC)
 
 
 @triton.jit(
@@ -1113,7 +1098,7 @@ def latte_backward_dK_ahead(
     # --- prologue ---
     at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
     L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-    l_4 = tl.load(L_ptrs, mask=in_l, other=0.0)
+    l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
     L_ptrs_2 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
     in_i = j < len_i
     l_1 = load_tile(L_ptrs_2, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
@@ -1126,7 +1111,7 @@ def latte_backward_dK_ahead(
     P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
     P_Q_p = P_Q_safe * 1.4426950408889634
     P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
-    column_1 = P_Q * tl.exp(l_4.to(ACC)[None, :] - l_1.to(ACC))
+    column_1 = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * L + dK_column_1_m_offs
     tl.store(dK_column_1_m_ptrs, column_1_m, mask=in_i[:, None] & in_l[None, :])
@@ -1191,18 +1176,13 @@ def latte_backward_dK_ahead(
             L_ptrs_4 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
             L_ptrs_4 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
             l_2_2 = tl.load(L_ptrs_4, mask=in_i, other=0.0)
-            L_ptrs_5 = L_base + tl.cast(at_1, tl.int64) * stride_L_i
-            L_ptrs_5 += tl.cast(l_pt, tl.int64) * stride_L_l
-            l_3 = tl.load(L_ptrs_5)
-            dK_1_1 = (k_1.to(ACC) - l_3.to(ACC)) * 1.4426950408889634
-            dK_1_2 = (l_2_2.to(ACC) - l_3.to(ACC)) * 1.4426950408889634
             # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
             Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
             Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
-            t_4 = dK_1_s * (tl.exp2(dK_1_1[:, None] - dK_1_2[None, :]) * P_Q_1[None, :])
-            dK_1_t = tl.where(dK_1_p_1, t_4, 0.0)
+            t_4 = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
+            dK_1_t = tl.where(dK_1_p_1, dK_1_s * t_4, 0.0)
             dK_1_col = tl.sum(dK_1_t, 1)
             rest_1 = tl.where((l == l_pt)[None, :], rest_1 + dK_1_col[:, None], rest_1)
     rest_2 = tl.full([BLOCK_J, L_PAD], 0.0, ACC)
@@ -1212,14 +1192,9 @@ def latte_backward_dK_ahead(
             # latte.attn:5  Z[i,l] = sum[j : j <= i](exp(K[j,l] - M[i,l]))
             K_ptrs_2 = K_base + tl.cast(l_pt_1, tl.int64) * stride_K_l + offs_j * stride_K_j
             k_2 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            L_ptrs_6 = L_base + tl.cast(l_pt_1, tl.int64) * stride_L_l
-            L_ptrs_6 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
-            l_6 = tl.load(L_ptrs_6, mask=in_i, other=0.0)
-            L_ptrs_7 = L_base + tl.cast(at_1, tl.int64) * stride_L_i
-            L_ptrs_7 += tl.cast(l_pt_1, tl.int64) * stride_L_l
-            l_7 = tl.load(L_ptrs_7)
-            dK_2_1 = (k_2.to(ACC) - l_7.to(ACC)) * 1.4426950408889634
-            dK_2_2 = (l_6.to(ACC) - l_7.to(ACC)) * 1.4426950408889634
+            L_ptrs_5 = L_base + tl.cast(l_pt_1, tl.int64) * stride_L_l
+            L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+            l_5 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
             # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
             Q_ptrs_3 = Q_base + tl.cast(l_pt_1, tl.int64) * stride_Q_l
             Q_ptrs_3 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
@@ -1228,8 +1203,8 @@ def latte_backward_dK_ahead(
             dP_ptrs_2 = dP_base + tl.cast(l_pt_1, tl.int64) + tl.cast(j0, tl.int64) * L + offs_j * L
             dP_1 = tl.load(dP_ptrs_2, mask=in_i, other=0.0)
             D_2_1 = P_Q_2 * dP_1.to(ACC)
-            t_5 = dK_2_s_1 * (tl.exp2(dK_2_1[:, None] - dK_2_2[None, :]) * D_2_1[None, :])
-            dK_2_t = tl.where(dK_2_p, t_5, 0.0)
+            t_5 = tl.exp(k_2.to(ACC)[:, None] - l_5.to(ACC)[None, :]) * D_2_1[None, :]
+            dK_2_t = tl.where(dK_2_p, dK_2_s_1 * t_5, 0.0)
             dK_2_col = tl.sum(dK_2_t, 1)
             rest_2 = tl.where((l == l_pt_1)[None, :], rest_2 + dK_2_col[:, None], rest_2)
 
@@ -1395,18 +1370,18 @@ def latte_backward_dK(
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
         L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + offs_l * stride_L_l
-        l_4 = tl.load(L_ptrs, mask=in_l, other=0.0)
+        l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + offs_l * stride_L_l
-        l_5 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
-        reach_p = l_5.to(ACC) * 1.4426950408889634
+        l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+        reach_p = l_4.to(ACC) * 1.4426950408889634
         reach_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         t = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         reach_2 = tl.where(reach_p_1, t, 0.0)
         t_2 = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
         past = dot(v, t_2, None, ACC)
         dK_1 = dK_1 + past * reach_2
-        decay = tl.exp(l_4.to(ACC) - l_5.to(ACC))
+        decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
         dK_2 = tl.full([BLOCK_J, BLOCK_L], 0.0, ACC)
         dK_2 = dK_2 + dK_2_state[None, :] * reach_2
         L_ptrs_3 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
@@ -1432,7 +1407,7 @@ def latte_backward_dK(
         dK_rest_2_ptrs = dK_rest_2_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
         rest_2_1 = tl.load(dK_rest_2_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
         dK_2 = dK_2 + rest_2_1.to(ACC)
-        column_3 = D_2 * tl.exp(l_4.to(ACC)[None, :] - l_1.to(ACC))
+        column_3 = D_2 * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
         column_3_m = tl.where(mask[:, None], column_3, 0.0)
         chunk = tl.sum(column_3_m, 0)
         dK = dK_1 - dK_2
@@ -1560,11 +1535,11 @@ def latte_backward_dV_ahead(
     k = load_tile(K_base + K_offs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
     at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
     L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-    l_4 = tl.load(L_ptrs, mask=in_l, other=0.0)
+    l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
     at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
     L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
-    l_5 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
-    left_p = l_5.to(ACC) * 1.4426950408889634
+    l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+    left_p = l_4.to(ACC) * 1.4426950408889634
     left_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
     t = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
     left = tl.where(left_p_1, t, 0.0)
@@ -1580,7 +1555,7 @@ def latte_backward_dV_ahead(
     P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
     P_Q_p = P_Q_safe * 1.4426950408889634
     P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
-    right = P_Q * tl.exp(l_4.to(ACC)[None, :] - l_1.to(ACC))
+    right = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_l[None, :])
     dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
@@ -1607,7 +1582,7 @@ def latte_backward_dV_ahead(
     t_2 = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
     t_3 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
     A_2 = dot(t_2, t_3, None, ACC)
-    A_5 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
+    A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
     if too_far:
         for l_pt in range(L):
             # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
@@ -1616,25 +1591,20 @@ def latte_backward_dV_ahead(
             L_ptrs_5 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
             L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
             l_2_2 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
-            L_ptrs_6 = L_base + tl.cast(at_1, tl.int64) * stride_L_i
-            L_ptrs_6 += tl.cast(l_pt, tl.int64) * stride_L_l
-            l_3 = tl.load(L_ptrs_6)
-            A_3 = (k_1.to(ACC) - l_3.to(ACC)) * 1.4426950408889634
-            A_4 = (l_2_2.to(ACC) - l_3.to(ACC)) * 1.4426950408889634
             # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
             Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
             Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
-            A_t = tl.exp2(A_3[:, None] - A_4[None, :]) * P_Q_1[None, :]
-            A_5 = A_5 + A_t
-    A_6 = tl.where(too_far, A_5, A_2)
+            A_t = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
     mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-    A_6_m = tl.where(mask_1, A_6, 0.0)
+    A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
     dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    dV_rest_1 = dot(A_6_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
@@ -1738,10 +1708,10 @@ def latte_backward_dV(
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
         L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-        l_4 = tl.load(L_ptrs, mask=in_l, other=0.0)
+        l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
-        l_5 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+        l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * L + dV_left_offs
         in_j = j < len_j
         left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
@@ -1749,7 +1719,7 @@ def latte_backward_dV(
         t_2 = tl.trans(tl.where(in_l[None, :], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty))
         past = dot(t, t_2, None, ACC)
         dV = dV + past
-        decay = tl.exp(l_4.to(ACC) - l_5.to(ACC))
+        decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
