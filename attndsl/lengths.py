@@ -113,14 +113,17 @@ def _few_heads(plan: Plan, usual: Sizes, length: int) -> dict[str, Any]:
     if not walks:
         return facts
     columns = max(math.prod(tiles(w, usual.extents)) for w in walks)
-    most = PROCESSORS // (2 * columns)
+    most = max(
+        (n for n in range(1, PROCESSORS) if worth(n * columns, length, PROCESSORS) > 1), default=0
+    )
+    least = next((n for n in range(LEAST, LONGEST, LEAST) if worth(columns, n, PROCESSORS) > 1), 0)
     counts = {n: worth(n * columns, length, PROCESSORS) for n in (1, 4, 16, most)}
     return {
         **facts,
         "processors": PROCESSORS,
         "programs_for_each": columns,
         "most": most,
-        "least_length": 2 * LEAST,
+        "least_length": least,
         "pieces": {n: c for n, c in counts.items() if 0 < n <= most},
     }
 

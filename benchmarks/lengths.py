@@ -2,7 +2,8 @@
 
     PYTHONPATH=. python benchmarks/lengths.py --out benchmarks/results/lengths-h200.json
 
-Lengths run from 4 k to 256 k tokens at B1 H16 and, with few heads, B1 H4; widths D = Dv from 16 to 256 at B1 H16 N4096.
+Lengths run from 4 k to 256 k tokens at B1 H64, which fills the card, and B1 H16 and H1, which do not; widths D = Dv
+from 16 to 256 at B1 H16 N4096. `--whole` keeps walks over chunks whole where they would be cut (`pieces`, how many).
 bf16, gates in float32. `peak_mb` is the most memory that was taken beyond inputs, outputs and gradients; `finite` says
 that no output and no gradient overflowed.
 """
@@ -20,8 +21,10 @@ from linear import gates
 from torch import Tensor
 
 import attndsl
+import attndsl.runtime.heads as heads_of
+from attndsl.schedule.composed import PIECES
 
-PROGRAMS = ("retnet", "simple_gla", "gla", "deltanet", "gated_delta")
+PROGRAMS = ("linear_identity", "retnet", "simple_gla", "linear", "gla", "deltanet", "gated_delta")
 LENGTHS = tuple(1 << k for k in range(12, 19))
 WIDTHS = (16, 32, 64, 100, 128, 256)
 
@@ -34,7 +37,7 @@ def inputs(op: attndsl.CompiledAttention, heads: int, n: int, d: int) -> dict[st
             x = torch.randn(shape, device="cuda").bfloat16()
             x = torch.nn.functional.normalize(x, dim=-1) if t.name == "K" else x
         else:
-            x = gates(t.name, shape)[:heads]
+            x = gates(t.name, shape)
         out[t.name] = x.requires_grad_()
     return out
 
@@ -59,6 +62,7 @@ def measure(op: attndsl.CompiledAttention, heads: int, n: int, d: int) -> dict[s
         torch.cuda.reset_peak_memory_stats()
         out = ours()
         row["peak_mb"] = beyond(start, out)
+        row["pieces"] = [c.extents.get(PIECES, 1) for c in op._engine.calls.values()][-1]
         row["forward_ms"] = milliseconds(ours)
     row["forward_ns_per_token"] = row["forward_ms"] * 1e6 / n
     finite = bool(out.isfinite().all())
@@ -80,7 +84,7 @@ def measure(op: attndsl.CompiledAttention, heads: int, n: int, d: int) -> dict[s
 
 def shapes() -> Iterator[tuple[int, int, int]]:
     """Heads, length and width of each row."""
-    yield from ((heads, n, 128) for heads in (16, 4) for n in LENGTHS)
+    yield from ((heads, n, 128) for heads in (64, 16, 1) for n in LENGTHS)
     yield from ((16, 4096, d) for d in WIDTHS if d != 128)
 
 
@@ -89,8 +93,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("lengths.json"))
     parser.add_argument("--only", nargs="*", default=PROGRAMS)
     parser.add_argument("--lengths", action="store_true", help="no other widths")
+    parser.add_argument("--whole", action="store_true", help="no walk in pieces")
     parser.add_argument("--warm", action="store_true", help="only fill the caches of compiled code")
     args = parser.parse_args()
+    if args.whole:
+        heads_of.few_heads = lambda passes: None
     rows = [s for s in shapes() if s[2] == 128 or not args.lengths]
     if args.warm:
         for name in args.only:
@@ -99,8 +106,9 @@ def main() -> None:
                 given = inputs(op, 4, 4096, d)
                 op(*given.values()).sum().backward()
         return
-    table = Table(args.out, B=1)
-    for name in in_batches(__file__, list(args.only), ["--lengths"] * args.lengths):
+    table = Table(args.out, B=1, walks="whole" if args.whole else "in pieces where few")
+    more = [*["--lengths"] * args.lengths, *["--whole"] * args.whole]
+    for name in in_batches(__file__, list(args.only), more):
         op = attndsl.load(EXAMPLES / f"{name}.attn")
         for heads, n, d in rows:
             about = {"program": name, "H": heads, "N": n, "D": d}

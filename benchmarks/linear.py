@@ -37,11 +37,11 @@ def gates(name: str, shape: list[int]) -> Tensor:
         case "g" | "loga":
             return torch.nn.functional.logsigmoid(x + 3)
         case "gamma":
-            return 1 - torch.exp2(-5 - torch.arange(H, device="cuda").float())
+            return 1 - torch.exp2(-5 - (torch.arange(shape[0], device="cuda") % 16).float())
         case "beta":
             return torch.sigmoid(x)
         case _:  # Lightning's slopes
-            return torch.arange(1, H + 1, device="cuda").float() / H * 0.3
+            return torch.arange(1, shape[0] + 1, device="cuda").float() / shape[0] * 0.3
 
 
 def inputs(op: attndsl.CompiledAttention, n: int, heads: int) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def inputs(op: attndsl.CompiledAttention, n: int, heads: int) -> dict[str, Tenso
     for t in op.cascade.inputs:
         shape = [{"b": B if n == N else 1, "h": heads, "e": D, "f": D}.get(r, n) for r in t.ranks]
         wide = t.name in ("Q", "K", "V")
-        x = torch.randn(shape, device="cuda").bfloat16() if wide else gates(t.name, shape)[:heads]
+        x = torch.randn(shape, device="cuda").bfloat16() if wide else gates(t.name, shape)
         if t.name == "K":
             x = torch.nn.functional.normalize(x, dim=-1)
         out[t.name] = x.requires_grad_()

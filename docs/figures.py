@@ -207,6 +207,83 @@ def linear_since(file: File) -> str:
     return f"{floor}\n\n" + table(head, rows)
 
 
+def pieces(file: File) -> str:
+    """Walks in pieces beside whole ones, in one run."""
+    found: dict[tuple[Any, ...], dict[str, File]] = {}
+    for r in file["rows"]:
+        if "forward_ms" in r:
+            found.setdefault((r["program"], r["H"], r["N"]), {})[r["walks"]] = r
+    rows = []
+    for (name, heads, length), both in found.items():
+        if not {"cut", "whole"} <= both.keys():
+            continue
+        cut, whole = both["cut"], both["whole"]
+        times = [
+            f"{whole[k]:.3f} → {cut[k]:.3f} ({whole[k] / cut[k]:.1f})"
+            if k in cut and k in whole
+            else ""
+            for k in ("forward_ms", "backward_ms")
+        ]
+        rows.append([name, str(heads), str(length), str(cut["pieces"]), *times])
+    head = ["program", "heads", "positions", "pieces", "forward, whole → cut", "backward"]
+    return f"{card(file)}; milliseconds, and how many times faster:\n\n" + table(head, rows)
+
+
+def lengths(file: File) -> str:
+    """Time for a token at each length, as calls take it."""
+    ours = [r for r in file["rows"] if r["walks"] == "cut" and r["H"] > 1]
+    found: dict[tuple[str, int], dict[int, File]] = {}
+    for r in ours:
+        found.setdefault((r["program"], r["H"]), {})[r["N"]] = r
+    columns = sorted({r["N"] for r in ours if r["N"] >= 4096})
+    rows = []
+    for (name, heads), at in sorted(found.items(), key=lambda x: (-x[0][1], x[0][0])):
+        if len(at.keys() & {*columns}) < 3:
+            continue
+        cells = [
+            " / ".join(
+                said(at.get(n, {}), k, ".1f")
+                for k in ("forward_ns_per_token", "backward_ns_per_token")
+            ).removesuffix(" / ")
+            for n in columns
+        ]
+        rows.append([f"{name}, {heads} heads", *cells])
+    head = ["program", *(f"{n // 1024} k" for n in columns)]
+    return f"{card(file)}; nanoseconds a token, forward / backward:\n\n" + table(head, rows)
+
+
+def operators(theirs: File, file: File) -> str:
+    """flash-linear-attention's operators beside ours, in one run."""
+    ours = {
+        r["program"]: r for r in file["rows"] if r["H"] == 64 and r["N"] == theirs["shape"]["N"]
+    }
+    rows = []
+    for r in theirs["rows"]:
+        mine = ours.get(OPERATORS.get(r["operator"], ""), {})
+        cells = []
+        for k in ("forward_ms", "backward_ms"):
+            cells += [said(r, k, ".3f"), said(mine, k, ".3f")]
+            cells.append(f"{r[k] / mine[k]:.2f}" if k in r and k in mine else "")
+        rows.append(
+            [r["operator"], OPERATORS.get(r["operator"], ""), *cells, r.get("note", "")[:90]]
+        )
+    head = ["operator", "program", "fla", "ours", "ratio", "fla, backward", "ours", "ratio", "note"]
+    return f"{card(file)}, fla {theirs['fla']}; milliseconds:\n\n" + table(head, rows)
+
+
+# Operators of fla, and the program that computes the same.
+OPERATORS = {
+    "retention": "retnet",
+    "lightning": "lightning",
+    "linear_plain": "linear_identity",
+    "linear_elu": "linear",
+    "simple_gla": "simple_gla",
+    "gla": "gla",
+    "delta_rule": "deltanet",
+    "gated_delta": "gated_delta",
+}
+
+
 def family(file: File) -> str:
     """Normalizers: both passes, and what stands beside them."""
     rows = []
@@ -543,6 +620,9 @@ KINDS: dict[str, Callable[..., str]] = {
         peers,
         linear,
         linear_since,
+        pieces,
+        lengths,
+        operators,
         family,
         normalizers,
         forms,

@@ -222,9 +222,8 @@ class Engine:
             self.check_scans(start)
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
-        if self.planner is plan_passes:
-            with self.lock:
-                stage, extents = self.cutting(stage, extents, given[0].device)
+        with self.lock:
+            stage, extents = self.cutting(stage, extents, given[0].device)
         config = self.tuned(stage, given, binding, extents, numbers, wrt)
         return Prepared(stage, self.names, extents, numbers, binding, config)
 

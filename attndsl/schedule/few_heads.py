@@ -12,21 +12,31 @@ from attndsl.schedule import pieces
 from attndsl.schedule.composed import PIECES
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
-# Columns of a walk's tile, as `codegen.configs.choose_chunk` has them.
+# Columns of a walk's tile, as `codegen.configs.choose_chunk` has them, and the chunk of 16-bit inputs.
 COLUMNS = 64
 CHUNK = 64
-# A turn of a walk and of its parts, in turns of the elementwise kernel between them.
-TURN = 4
+# Microseconds of an H200 at D128: a turn of a whole walk, that of a walk in pieces with that of its parts, one of the
+# elementwise kernel between them, and two kernels more (benchmarks/results/linear-lengths-h200.json).
+WHOLE = 1.65
+CUT = 2.4
+BETWEEN = 0.65
+MORE = 10.0
 
 
 def worth(programs: int, positions: int, processors: int) -> int:
     """How many pieces a walk over so many positions is cut into, of which so many programs run; 1 is none.
 
-    Pieces fill the card once. More of them shorten the walks and lengthen the kernel between, which takes one after
-    the other: their sum is least where both are equal.
+    Pieces fill the card once at most. More of them shorten the walks and lengthen the kernel between, which takes one
+    after the other.
     """
-    fill = processors // max(1, programs)
-    return max(1, min(fill, positions // pieces.LEAST, math.isqrt(TURN * (positions // CHUNK))))
+    chunks = -(-positions // CHUNK)
+    most = min(processors // max(1, programs), positions // pieces.LEAST)
+    best, least = 1, WHOLE * chunks
+    for count in range(2, most + 1):
+        cost = MORE + CUT * -(-chunks // count) + BETWEEN * count
+        if cost < least:
+            best, least = count, cost
+    return best
 
 
 def cut_walks(plan: Plan) -> tuple[TileProgram, ...]:

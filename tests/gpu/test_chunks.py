@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import attndsl
+from attndsl.schedule.composed import PIECES
 from attndsl.testing import make_inputs, reference, relative_error
 
 pytestmark = pytest.mark.gpu
@@ -64,3 +65,19 @@ def test_a_repeated_call_is_bitwise_the_same() -> None:
     first = op(**given)
     for _ in range(3):
         torch.testing.assert_close(op(**given), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["linear_identity", "retnet", "simple_gla", "gla"])
+@pytest.mark.parametrize(("n", "d"), [(1100, 64), (2048, 128)])
+def test_few_heads_in_pieces(name: str, n: int, d: int) -> None:
+    op: Any = attndsl.load(EXAMPLES / f"{name}.attn", backend="triton")
+    given = inputs_of(op, n, d, torch.bfloat16)
+    leaves = {k: x.clone().requires_grad_() for k, x in given.items()}
+    out = op(**leaves)
+    assert all(call.extents[PIECES] > 1 for call in op._engine.calls.values())
+    up = torch.randn(out.shape, device="cuda").to(out.dtype)
+    grads = torch.autograd.grad(out, list(leaves.values()), up)
+    want = reference(op, given, upstream={"O": up})
+    assert relative_error(out, want.outputs["O"]) < MOST[torch.bfloat16]
+    for k, g in zip(leaves, grads, strict=True):
+        assert relative_error(g, want.gradients[k]) < MOST[torch.bfloat16], k
