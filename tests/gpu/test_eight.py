@@ -30,7 +30,13 @@ BLOCK = TENSOR | {
 WHOLE = 1 << 20  # one block for all positions
 WAYS = {"plain": (PLAIN, 0), "tensor": (TENSOR, WHOLE), "block": (BLOCK, 128)}
 # Batch, heads, heads of keys, length, head dim.
-SHAPES = [(2, 4, 4, 256, 128), (1, 4, 2, 333, 64), (2, 6, 3, 1000, 128), (1, 2, 2, 517, 96), (1, 2, 1, 1, 64)]
+SHAPES = [
+    (2, 4, 4, 256, 128),
+    (1, 4, 2, 333, 64),
+    (2, 6, 3, 1000, 128),
+    (1, 2, 2, 517, 96),
+    (1, 2, 1, 1, 64),
+]
 SHAPES += [(1, 2, 2, 300, 256), (3, 7, 7, 1530, 128)]
 
 pytestmark = [
