@@ -241,7 +241,9 @@ def _turned(
     """
     if not plan.eight:
         return frozenset()
-    products: list[Dot | AccDot] = [p for b in bodies for p in (*b.scores, *b.sums)]
+    products: list[Dot | AccDot] = []
+    for b in bodies:
+        products += [*b.scores, *b.sums]
     for p in products:
         if p.like not in plan.eight:
             raise Unfitting(f"`{p.left}` is computed, and has 16 bits where `{p.right}` has 8")
