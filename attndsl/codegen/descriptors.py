@@ -28,7 +28,7 @@ def misread(sass: str) -> list[str]:
     ] = {}  # by uniform register: whether its value comes from a parameter alone
     found = []
     for address, op, rest in _instructions(sass):
-        if op.startswith("HGMMA"):
+        if op.startswith(("HGMMA", "QGMMA")):
             if any(parameter.get(r, False) for r in _descriptors(rest)):
                 found.append(f"{address}: {op} {rest}")
             continue

@@ -289,6 +289,10 @@ class KernelNames(ABC):
     def storage(self) -> str | None:
         """The element type of the first product's operands, as text."""
         likes = [s.like for s in statements(self.program) if isinstance(s, Dot | AccDot)]
+        if likes and likes[0] in self.plan.eight:
+            return (
+                "tl.bfloat16"  # which functions are exact enough beside, is beside fewer digits too
+            )
         return self._storage(likes[0]) if likes else None
 
     def _storage(self, like: str) -> str:

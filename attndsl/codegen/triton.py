@@ -123,7 +123,9 @@ def module_context(
     own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
-    own |= {"choose_eight", "turn", "turned", "in_pairs", "out_of_pairs"} if forward.eight else set()
+    own |= (
+        {"choose_eight", "turn", "turned", "in_pairs", "out_of_pairs"} if forward.eight else set()
+    )
     own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]

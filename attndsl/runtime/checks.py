@@ -86,7 +86,9 @@ def check_eight(name: str, device: torch.device, wrt: str, stateful: bool) -> No
     """Raise `CallError` A0515 where inputs of 8 bits cannot be taken."""
     why, help = "", "cast them: `x.to(torch.bfloat16)` is exact, and scales stay as they are"
     if wrt:
-        why = f"a gradient is asked for ({wrt.replace(',', ', ')}), and they have a forward pass only"
+        why = (
+            f"a gradient is asked for ({wrt.replace(',', ', ')}), and they have a forward pass only"
+        )
         help = f"call it under `torch.no_grad()`, or {help}"
     elif stateful:
         why = "a state is asked for"

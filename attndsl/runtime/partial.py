@@ -25,9 +25,9 @@ from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.starts import START
 from attndsl.codegen.toolkit import sound_assembler
 from attndsl.runtime.cache import load_module
+from attndsl.runtime.checks import EIGHT, check_eight
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.checks import EIGHT, check_eight
 from attndsl.runtime.stages import TRITON, refusals, storage
 from attndsl.runtime.starts import with_start
 from attndsl.schedule.monoid import FIRST, Carried, Monoid, monoid, placed

@@ -219,6 +219,9 @@ class _Score:
         def exponential(score: Val, m: Expr) -> Expr:
             return Binary("-", Binary("*", score, exponent), m)
 
+        def maximum(raw: Expr) -> Expr:
+            return Binary("*", raw, row)
+
         for x in self.body:
             if x is self.at:
                 if base is not left:
@@ -228,7 +231,7 @@ class _Score:
                 if self.spans(row):
                     exponent = self.bind(out, exponent, f"{x.name}_exponent")
             else:
-                self.use(out, x, base, lambda raw: Binary("*", raw, row), exponential)
+                self.use(out, x, base, maximum, exponential)
         return out
 
     def use(

@@ -242,14 +242,18 @@ def _turned(
     """
     if not plan.eight:
         return frozenset()
-    products = [p for b in bodies for p in (*b.scores, *b.sums)]
+    products: list[Dot | AccDot] = []
+    for b in bodies:
+        products += [*b.scores, *b.sums]
     for p in products:
         if p.like not in plan.eight:
             raise Unfitting(f"`{p.left}` is computed, and has 16 bits where `{p.right}` has 8")
     out = {a.right for b in bodies for a in b.sums}
     tensors = {rings[n].tensor for n in out}
     for n, load in (*resident.items(), *rings.items()):
-        if n not in out and load.tensor in tensors or any(p.right in out for b in bodies for p in b.scores):
+        if (n not in out and load.tensor in tensors) or any(
+            p.right in out for b in bodies for p in b.scores
+        ):
             raise Unfitting(f"`{load.tensor}` is read along both its axes, and has 8 bits")
     return frozenset(out)
 

@@ -12,10 +12,13 @@ from attndsl.cascade.nodes import Compare, DType
 from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
 from attndsl.codegen.descriptors import misread
+from attndsl.codegen.triton import render_module
 from attndsl.output import module_text
+from attndsl.runtime.stages import plan_passes
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import Compute, Load, Plan, TileProgram, TileReach
 from attndsl.schedule.warps import Order, Roles, Unfit, begun, roles
+from tests.unit.schedule.harness import load
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -164,6 +167,32 @@ def test_a_kernel_adds_up_what_another_summed(example: str, dim: int, tmp_path: 
     several = 4 if dim == 64 else 5
     assert kernel.sass.count("HGMMA") >= several * kernel.sass.count("WARPGROUP.DEPBAR") > 0
     assert kernel.sass_stats.spills_in_loops <= 10
+    assert not misread(kernel.sass)
+
+
+@pytest.mark.parametrize("mask", ["", "   where j <= i"])
+def test_products_of_8_bits_run_asynchronously(mask: str, tmp_path: Path) -> None:
+    """Weights go from scores to operands in the registers they are in: two numbers are converted, and nothing moves."""
+    text = f"""attention eight(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {{
+      batch b
+      S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|){mask}
+      O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    }}"""
+    passes = plan_passes(load(text), (), eight=("Q", "K", "V"))
+    path = tmp_path / "eight.py"
+    path.write_text(render_module("eight", passes.forward, None, "header", hopper=True))
+    (kernel,) = (
+        k
+        for k in compile_kernels(
+            path, targets=["sm_90"], dtype="e4m3", extents={"e": 128, "f": 128}
+        )
+        if k.name == "eight_hopper"
+    )
+    counts = kernel.sass_stats.in_loops
+    assert kernel.spills == 0
+    assert counts["QGMMA"] >= 4 * kernel.sass.count("WARPGROUP.DEPBAR") > 0
+    assert counts["SHFL"] <= 2 * counts["QGMMA"]  # those of row statistics alone
+    assert counts["PRMT"] <= counts["F2FP"]
     assert not misread(kernel.sass)
 
 

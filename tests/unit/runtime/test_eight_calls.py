@@ -83,7 +83,7 @@ def test_triton_agrees(tmp_path: Path) -> None:
     cascade = load(TEXT)
     text = render_module("quantised", *_passes(cascade), "header")
     x = drawn(70, 32)
-    wide, stats = attndsl.compile(TEXT).reference(*x, dtype=torch.float64)
+    wide, _ = attndsl.compile(TEXT).reference(*x, dtype=torch.float64)
     names = ("Q", "K", "V", "qs", "ks", "vs")
     given = {n: t.to(torch.float32).tolist() for n, t in zip(names, x, strict=True)}
     run(

@@ -30,9 +30,9 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     out: list[str] = []
     real = engine.plan_passes
 
-    def plan(cascade, wrt):  # type: ignore[no-untyped-def]
+    def plan(cascade, wrt, **more):  # type: ignore[no-untyped-def]
         out.append(cascade.name)
-        return real(cascade, wrt)
+        return real(cascade, wrt, **more)
 
     monkeypatch.setattr(engine, "plan_passes", plan)
     return out

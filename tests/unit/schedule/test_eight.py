@@ -22,7 +22,9 @@ SINK = (
 {rest}}}"""
 )
 SIGMOID = HEAD + SCORE + "  O[i,f] = sigmoid(S[i,j]) * V[j,f]\n{rest}}}"
-DOUBLED = HEAD + "  S[i,j] = (2 * Q[i,e] + 1) * K[j,e]\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n{rest}}}"
+DOUBLED = (
+    HEAD + "  S[i,j] = (2 * Q[i,e] + 1) * K[j,e]\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n{rest}}}"
+)
 SQUARED = (
     HEAD
     + SCORE

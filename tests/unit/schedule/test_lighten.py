@@ -47,6 +47,39 @@ def test_a_scale_of_unknown_sign_is_applied_to_every_score() -> None:
     assert not score_is_its_product(program(PLAIN + " * w", ", w[b]"))
 
 
+@pytest.mark.parametrize(
+    ("score", "inputs"),
+    [
+        (f"sum[e]({PLAIN}) / sqrt(|e|)", ""),
+        (PLAIN + " * w / sqrt(|e|)", ", w[b]"),
+        (PLAIN + " * w[i] / (2 * sqrt(|e|))", ", w[b,i]"),
+        (PLAIN + " / w[i]", ", w[b,i]"),
+    ],
+)
+def test_positive_factors_of_a_row_are_applied_to_its_maximum(score: str, inputs: str) -> None:
+    """Scalars, rows and divisors alike, where they are assumed to be positive; the value stays what it was."""
+    text = program(score, inputs)
+    if inputs:
+        assert not score_is_its_product(text)
+        text = text.replace("batch b\n", "batch b\n  assume w > 0\n")
+    assert score_is_its_product(text)
+    cascade = load(text)
+    x = draw(cascade, EXTENTS)
+    x |= {n: v.abs() + 0.1 for n, v in x.items() if n == "w"}
+    made = run(plan_forward(cascade), cascade, x)["O"]
+    assert torch.allclose(made, interpret(cascade, x, dtype=torch.float64)["O"], atol=1e-12)
+
+
+def test_a_factor_of_keys_stays_with_the_score() -> None:
+    text = program(PLAIN + " * w[i] * c[j]", ", w[b,i], c[b,j]")
+    text = text.replace("batch b\n", "batch b\n  assume w > 0, c > 0\n")
+    body = turn(kernels(plan_forward(load(text)))[0])
+    (score,) = [
+        s for s in body if isinstance(s, t.Compute) and len(s.dims) == 2 and "c" in str(s.expr)
+    ][:1]
+    assert "'w'" not in str(score.expr)
+
+
 def test_what_a_row_shares_is_added_to_its_maximum() -> None:
     assert score_is_its_product(program(PLAIN + " - r[i]", ", r[b,i]"))
     assert not score_is_its_product(program(PLAIN + " - c[j]", ", c[b,j]"))
