@@ -86,9 +86,11 @@ class Engine:
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
         deterministic: bool = True,
+        precision: str = "split",
     ) -> None:
         self.cascade = cascade
         self.deterministic = deterministic
+        self.precision = precision
         self.backend = backend
         self.planner = planner
         self.header = header
@@ -137,9 +139,11 @@ class Engine:
     def planned(self, cascade: Cascade, wrt: tuple[str, ...], backend: str) -> Stage:
         """A stage, from disk where another process planned it."""
         if self.planner is not plan_passes:
-            return Stage(cascade, self.planner(cascade, wrt), backend, self.header)
+            return Stage(
+                cascade, self.planner(cascade, wrt), backend, self.header, None, self.precision
+            )
         adds = not self.deterministic and backend in WARPS
-        name = plans.key_of(cascade, wrt, backend, self.header, adds)
+        name = plans.key_of(cascade, wrt, backend, self.header, adds, self.precision)
         known = plans.recall(name)
         if known is not None:
             return Stage(cascade, known[0], backend, self.header, known[1])
@@ -151,7 +155,7 @@ class Engine:
             made = added(passes.backward)
             if made is not None and by_the_copy_engine(made):
                 passes = replace(passes, adding=made)
-        stage = Stage(cascade, passes, backend, self.header)
+        stage = Stage(cascade, passes, backend, self.header, None, self.precision)
         plans.remember(name, stage.passes, stage.text)
         return stage
 
