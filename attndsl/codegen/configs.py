@@ -50,7 +50,9 @@ def demand(
     if (
         parts
     ):  # those of what stays wait there, and one of what comes alone; pairs stay in registers
-        shared = stages * streamed * itemsize + 6 * resident
+        # What is added to memory at every step is multiplied once more, the other way round.
+        again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
+        shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
