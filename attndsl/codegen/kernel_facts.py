@@ -18,6 +18,7 @@ from attndsl.schedule.tile import (
     Load,
     Plan,
     Role,
+    Scatter,
     Solve,
     Stmt,
     TileProgram,
@@ -91,6 +92,10 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         and plan.buffer(s.tensor).kind is BufferKind.TEMP
         and plan.buffer(s.tensor).like is None
     ]
+    # Products that are added to memory at every step: in registers, and rounded to 64 bits.
+    made = {s.name: s.dims for s in swept if isinstance(s, Dot)}
+    added = [made[s.value] for s in swept if isinstance(s, Scatter) and s.value in made]
+    scattered = [d for d in added if {*d} & {*full} for _ in range(3)]
     return {
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,
@@ -98,8 +103,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "resident": tuple(map(spelled, resident)),
         "streamed": tuple(map(spelled, streamed)),
         "carried": tuple(map(spelled, carried)),
-        "pairs": tuple(map(spelled, (*held(body, full, gathered | tiled), *parts))),
-        "pairs_by_address": tuple(map(spelled, held(body, full))),
+        "pairs": tuple(map(spelled, (*held(body, full, gathered | tiled), *parts, *scattered))),
+        "pairs_by_address": tuple(map(spelled, (*held(body, full), *scattered))),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),

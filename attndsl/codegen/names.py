@@ -23,7 +23,19 @@ RESERVED = frozenset(
         "abs",
     }
     | {"forward", "backward", "inputs", "extents", "params", "config", "pid", "grid", "cfg", "acc"}
-    | {"ACC", "NUM_STAGES", "INTERPRETED", "KERNELS", "FACTS", "device", "print", "len", "sum"}
+    | {
+        "ACC",
+        "NUM_STAGES",
+        "INTERPRETED",
+        "PRODUCTS",
+        "cuda_capability_geq",
+        "KERNELS",
+        "FACTS",
+        "device",
+        "print",
+        "len",
+        "sum",
+    }
 )
 
 

@@ -26,6 +26,13 @@ from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.codegen.render import render
 from attndsl.schedule.tile import HostScale, HostSum, Plan, TileProgram
 
+PRODUCTS = {"split": "bf16x6", "ieee": "ieee"}
+"""How Triton multiplies operands of float32, by the precision that a user asks for.
+
+Three parts of bfloat16 hold a float32; six of their nine products are made on matrix units, the others are below its
+last bit. Each tile's product is added to a sum by an ordinary addition. So it is as near as IEEE's, and faster.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleContext:
@@ -54,6 +61,7 @@ class ModuleContext:
     lists: bool = False  # whether the host lists who takes which of their tiles
     adds: bool = False  # whether one of them adds to memory
     adding: tuple[str, str] | None = None  # which one, and the tensors that come to it
+    products: str = ""  # how operands of float32 are multiplied, where any are
     by_measurement: bool = False  # whether they are taken only where they were measured faster
     eight: bool = False  # whether inputs have 8 bits
 
@@ -68,6 +76,7 @@ def render_module(
     hopper: bool = False,
     by_measurement: bool = False,
     adding: Plan | None = None,
+    precision: str = "split",
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
@@ -85,6 +94,7 @@ def render_module(
         hopper=hopper,
         by_measurement=by_measurement,
         adding=adding,
+        precision=precision,
     )
     return render("triton/module.py.jinja", module=context)
 
@@ -99,6 +109,7 @@ def module_context(
     hopper: bool = False,
     by_measurement: bool = False,
     adding: Plan | None = None,
+    precision: str = "split",
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -136,6 +147,13 @@ def module_context(
     if split is not None:
         # Few queries are no work for groups of 64 rows.
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
+    # Measured where sweeps multiply pairs: chunks, walks and what is computed ahead of them stay as they were.
+    apart = any(fact in k.facts for k in module.kernels for fact in configs.FINDERS)
+    products = "ieee" if apart else PRODUCTS[precision]
+    for k in module.kernels:
+        if products == "ieee" and not configs.FINDERS.keys() & k.facts.keys():
+            k.facts["ieee"] = True
+    needed = tuple(helpers.sources(module.helpers))
     steps = [s for p in (forward, backward, split, adding) if p is not None for s in p.steps]
     finders = {
         fact: finder
@@ -150,7 +168,7 @@ def module_context(
     return ModuleContext(
         name=name,
         header=tuple(line.rstrip() for line in header.strip().splitlines()),
-        helpers=tuple(helpers.sources(module.helpers)),
+        helpers=needed,
         configuration=tuple(
             inspect.getsource(f).rstrip()
             for f in (
@@ -180,6 +198,7 @@ def module_context(
         adding=None if adding is None else _adding(adding, module),
         by_measurement=by_measurement,
         eight=bool(forward.eight),
+        products=products if any("PRODUCTS" in h for h in needed) else "",
         hopper_table=literal(
             {
                 k.name: {

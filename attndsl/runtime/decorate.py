@@ -18,6 +18,7 @@ def attention_spec(
     backend: str | None = None,
     autotune: str = "never",
     deterministic: bool = True,
+    precision: str = "split",
 ) -> Callable[[Callable[..., Any]], CompiledAttention]: ...
 
 
@@ -28,6 +29,7 @@ def attention_spec(
     backend: str | None = None,
     autotune: str = "never",
     deterministic: bool = True,
+    precision: str = "split",
 ) -> CompiledAttention | Callable[[Callable[..., Any]], CompiledAttention]:
     """The operator of a Python function; its body is read, never run.
 
@@ -40,8 +42,8 @@ def attention_spec(
 
         o = causal(q, k, v)
 
-    `batch="b, h"` stands for the statement `batch(b, h)`; `backend`, `autotune` and `deterministic` are as in
-    `attndsl.load`.
+    `batch="b, h"` stands for the statement `batch(b, h)`; `backend`, `autotune`, `deterministic` and `precision` are
+    as in `attndsl.load`.
 
     Raises: DiagnosticError, with spans into the Python file.
     """
@@ -55,6 +57,7 @@ def attention_spec(
             header=header,
             autotune=autotune,
             deterministic=deterministic,
+            precision=precision,
         )
 
     return wrap if fn is None else wrap(fn)

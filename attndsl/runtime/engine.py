@@ -87,9 +87,11 @@ class Engine:
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
         deterministic: bool = True,
+        precision: str = "split",
     ) -> None:
         self.cascade = cascade
         self.deterministic = deterministic
+        self.precision = precision
         self.backend = backend
         self.planner = planner
         self.header = header
@@ -101,7 +103,7 @@ class Engine:
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
         self.stages: dict[tuple[StartKind, tuple[str, ...], str, tuple[str, ...]], Stage] = {}
-        self.cutting = Cutting(header)
+        self.cutting = Cutting(header, precision)
         self.replays: dict[Any, Replay | None] = {}
         self.recent_backward: dict[Any, Recent[Gradients]] = {}
         self.beforehand = Beforehand()
@@ -147,9 +149,11 @@ class Engine:
     ) -> Stage:
         """A stage, from disk where another process planned it."""
         if self.planner is not plan_passes:
-            return Stage(cascade, self.planner(cascade, wrt), backend, self.header)
+            return Stage(
+                cascade, self.planner(cascade, wrt), backend, self.header, None, self.precision
+            )
         adds = not self.deterministic and backend in WARPS
-        name = plans.key_of(cascade, wrt, backend, self.header, adds, eight)
+        name = plans.key_of(cascade, wrt, backend, self.header, adds, self.precision, eight)
         known = plans.recall(name)
         if known is not None:
             return Stage(cascade, known[0], backend, self.header, known[1])
@@ -161,7 +165,7 @@ class Engine:
             made = added(passes.backward)
             if made is not None and by_the_copy_engine(made):
                 passes = replace(passes, adding=made)
-        stage = Stage(cascade, passes, backend, self.header)
+        stage = Stage(cascade, passes, backend, self.header, None, self.precision)
         plans.remember(name, stage.passes, stage.text)
         return stage
 

@@ -50,8 +50,8 @@ def few_heads(passes: Passes) -> FewHeads | None:
 class Cutting:
     """The stages in pieces of a program, by the stages with whole walks."""
 
-    def __init__(self, header: str) -> None:
-        self.header = header
+    def __init__(self, header: str, precision: str) -> None:
+        self.header, self.precision = header, precision
         self.forms: dict[Stage, FewHeads | None] = {}
         self.stages: dict[Stage, Stage] = {}
 
@@ -68,5 +68,7 @@ class Cutting:
         if few is None or more is None:
             return stage, extents
         if stage not in self.stages:
-            self.stages[stage] = Stage(stage.cascade, few.passes, stage.backend, self.header)
+            self.stages[stage] = Stage(
+                stage.cascade, few.passes, stage.backend, self.header, None, self.precision
+            )
         return self.stages[stage], more

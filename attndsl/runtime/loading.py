@@ -18,6 +18,7 @@ def load(
     *,
     autotune: str = "never",
     deterministic: bool = True,
+    precision: str = "split",
 ) -> CompiledAttention:
     """The operator of a program in a file.
 
@@ -33,10 +34,12 @@ def load(
     every later process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
     With `deterministic=False`, gradients may be added up in memory by "auto" and "hopper" in the order in which tiles
     come, where that is faster: a repeat may differ in the last bits. `torch.use_deterministic_algorithms` forbids it.
+    Products of float32 are sums of six products of bfloat16 parts, on matrix units and as near as IEEE's; with
+    `precision="ieee"` they are IEEE's, on ordinary cores.
 
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """
-    return _operator(read_source(path), name, backend, autotune, deterministic)
+    return _operator(read_source(path), name, backend, autotune, deterministic, precision)
 
 
 def compile(
@@ -46,20 +49,31 @@ def compile(
     *,
     autotune: str = "never",
     deterministic: bool = True,
+    precision: str = "split",
 ) -> CompiledAttention:
     """The operator of a program in a string; otherwise as `load`."""
     if not isinstance(text, str):
         raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
     # A byte order mark is no part of a text.
     source = Source("<string>", text.removeprefix("\ufeff"))
-    return _operator(source, name, backend, autotune, deterministic)
+    return _operator(source, name, backend, autotune, deterministic, precision)
 
 
 def _operator(
-    source: Source, name: str | None, backend: str | None, autotune: str, deterministic: bool
+    source: Source,
+    name: str | None,
+    backend: str | None,
+    autotune: str,
+    deterministic: bool,
+    precision: str,
 ) -> CompiledAttention:
     cascade = pick(load_cascades(source), name, source)
     header = f"source: {source.name}"
     return CompiledAttention(
-        cascade, backend=backend, header=header, autotune=autotune, deterministic=deterministic
+        cascade,
+        backend=backend,
+        header=header,
+        autotune=autotune,
+        deterministic=deterministic,
+        precision=precision,
     )

@@ -29,6 +29,7 @@ from attndsl.schedule.monoid import Carried
 
 BACKENDS = ("auto", "triton", "hopper", "eager")
 AUTOTUNE = ("never", "once", "always")
+PRECISION = ("split", "ieee")
 
 
 class CompiledAttention:
@@ -56,13 +57,18 @@ class CompiledAttention:
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
         deterministic: bool = True,
+        precision: str = "split",
     ) -> None:
+        if precision not in PRECISION:
+            raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISION)}")
         if autotune not in AUTOTUNE:
             raise ValueError(f"autotune {autotune!r} is none of {', '.join(AUTOTUNE)}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self.cascade = cascade
-        self._engine = Engine(cascade, backend, planner, header, autotune, apart, deterministic)
+        self._engine = Engine(
+            cascade, backend, planner, header, autotune, apart, deterministic, precision
+        )
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._partials = Partials(self._engine)
@@ -80,7 +86,8 @@ class CompiledAttention:
 
     def __reduce__(self) -> tuple[Any, ...]:
         e = self._engine
-        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune, e.deterministic)
+        how = (e.backend, e.header, e.autotune, e.deterministic, e.precision)
+        return _rebuilt, (self.cascade, *how)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledAttention:
         return self  # it holds nothing that a copy of a model would want apart
@@ -424,8 +431,18 @@ class CompiledAttention:
 
 
 def _rebuilt(
-    cascade: Cascade, backend: str | None, header: str, autotune: str, deterministic: bool
+    cascade: Cascade,
+    backend: str | None,
+    header: str,
+    autotune: str,
+    deterministic: bool,
+    precision: str,
 ) -> CompiledAttention:
     return CompiledAttention(
-        cascade, backend=backend, header=header, autotune=autotune, deterministic=deterministic
+        cascade,
+        backend=backend,
+        header=header,
+        autotune=autotune,
+        deterministic=deterministic,
+        precision=precision,
     )

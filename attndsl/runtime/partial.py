@@ -185,20 +185,20 @@ class Partials:
         backend = self.engine.backend_of(x.device)
         key = f"{plan.name}_{backend}"
         if key not in self.made:
-            self.made[key] = load_module(_text(backend, plan, self.engine.header), key)
+            self.made[key] = load_module(_text(backend, plan, self.engine), key)
         with refusals(self.cascade.name), _on(x), sound_assembler():
             made: dict[str, Tensor] = self.made[key].forward(inputs, extents, params)
         return made
 
 
-def _text(backend: str, plan: Plan, header: str) -> str:
+def _text(backend: str, plan: Plan, engine: Engine) -> str:
     if backend in TRITON:  # parts of the keys are for portable kernels
         from attndsl.codegen.triton import render_module as render_triton
 
-        return render_triton(plan.name, plan, None, header)
+        return render_triton(plan.name, plan, None, engine.header, precision=engine.precision)
     from attndsl.codegen.eager import render_module
 
-    text: str = render_module(plan.name, plan, None, header)
+    text: str = render_module(plan.name, plan, None, engine.header)
     return text
 
 

@@ -112,7 +112,7 @@ def plan_passes(
     )
 
 
-def render(backend: str, name: str, passes: Passes, header: str) -> str:
+def render(backend: str, name: str, passes: Passes, header: str, precision: str = "split") -> str:
     """The text of the module of one stage."""
     if backend in (*TRITON, "hopper"):
         from attndsl.codegen.triton import render_module as render_triton
@@ -126,6 +126,7 @@ def render(backend: str, name: str, passes: Passes, header: str) -> str:
             hopper=backend != "triton",
             by_measurement=backend == "auto",
             adding=passes.adding,
+            precision=precision,
         )
     from attndsl.codegen.eager import render_module
 
@@ -162,13 +163,21 @@ class Stage:
     """One generated module with its names."""
 
     def __init__(
-        self, cascade: Cascade, passes: Passes, backend: str, header: str, text: str | None = None
+        self,
+        cascade: Cascade,
+        passes: Passes,
+        backend: str,
+        header: str,
+        text: str | None = None,
+        precision: str = "split",
     ) -> None:
         """`text` is what the passes render to, where that is known."""
         self.cascade = cascade
         self.passes = passes
         self.backend = backend
-        self.text = render(backend, cascade.name, passes, header) if text is None else text
+        self.text = (
+            render(backend, cascade.name, passes, header, precision) if text is None else text
+        )
         self.outputs = tuple(o.name for o in cascade.outputs)
         # Residuals that are outputs of the program are not returned a second time.
         self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)

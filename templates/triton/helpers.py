@@ -4,8 +4,10 @@ import os
 
 import triton
 import triton.language as tl
+from triton.language.target_info import cuda_capability_geq
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+PRODUCTS = tl.constexpr("bf16x6")
 
 
 @triton.jit
@@ -14,6 +16,9 @@ def dot(a, b, acc, OUT: tl.constexpr):
     if INTERPRETED:
         # Triton's interpreter multiplies the raw bits of bfloat16.
         return tl.dot(a.to(OUT), b.to(OUT), acc, input_precision="ieee", out_dtype=OUT)
+    elif cuda_capability_geq(9, 0) and not cuda_capability_geq(12, 0):
+        # Of float32, many parts: it pays where matrix units read them from shared memory.
+        return tl.dot(a, b, acc, input_precision=PRODUCTS, out_dtype=OUT)
     else:
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
 

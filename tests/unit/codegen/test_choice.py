@@ -53,3 +53,12 @@ def test_modules_choose_as_the_compiler_does(name: str, facts: set[str]) -> None
         for itemsize in (2, 4):
             found = default_config(kernel, tuple(full.items()), itemsize, 0)
             assert found == choice(asked, full, itemsize, SMEM), kernel
+
+
+def test_what_is_added_at_every_step_counts_as_held() -> None:
+    """Stick-breaking's dK: a product for each tile of columns, rounded to 64 bits; tiles of 64 by 64 spilled it."""
+    text = (KERNELS / "stick_breaking.py").read_text(encoding="utf-8")
+    facts = kernel_table(text)["stick_breaking_backward_dK_3"]["facts"]
+    assert facts["pairs"].count(("j", "e")) == 3
+    chosen = choice(facts, {"e": 128, "f": 128}, 2, SMEM)
+    assert (chosen["BLOCK_I"], chosen["BLOCK_J"], chosen["num_warps"]) == (128, 32, 8)
