@@ -26,7 +26,7 @@ Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -399,20 +399,46 @@ def _beside(
 def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
     assert program.sweep is not None
-    made = {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
+    made = _scalars(program)
     ranges = program.sweep.ranges
-
-    def moves(x: Expr) -> bool:
-        names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
-        return any(isinstance(n, Origin) for n in walk(x)) or any(
-            moves(made[n].expr) for n in names
-        )
-
     hi: Expr = Val(ranges[-1].hi)
     match made.get(ranges[-1].hi):
         case Compute(expr=Call("max", (Val(first), end))) if first == ranges[0].lo:
             hi = end  # no less than where the sweep begins: that it moves with that says nothing
-    return moves(Val(ranges[0].lo)), moves(hi)
+    return _moves(Val(ranges[0].lo), made), _moves(hi, made)
+
+
+def jumps(program: TileProgram) -> bool:
+    """Whether the sweep leaves points out, and both ends of its last stretch move with the tile."""
+    assert program.sweep is not None
+    made = _scalars(program)
+    ranges = program.sweep.ranges
+    gaps = [k for k in range(1, len(ranges)) if ranges[k - 1].hi != ranges[k].lo]
+
+    def beyond(name: str, bound: str) -> list[Expr]:
+        """A number without that which it is no less than."""
+        match made.get(name):
+            case Compute(expr=Call("max", args)) if Val(bound) in args:
+                return [x for x in args if x != Val(bound)]
+        return [Val(name)]
+
+    if not gaps:
+        return False
+    first, last = ranges[gaps[-1]], ranges[-1]
+    ends = beyond(first.lo, ranges[gaps[-1] - 1].hi), beyond(last.hi, first.lo)
+    return all(any(_moves(x, made) for x in end) for end in ends)
+
+
+def _scalars(program: TileProgram) -> dict[str, Compute]:
+    return {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
+
+
+def _moves(x: Expr, made: Mapping[str, Compute]) -> bool:
+    """Whether a number depends on where the tile begins."""
+    names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
+    return any(isinstance(n, Origin) for n in walk(x)) or any(
+        _moves(made[n].expr, made) for n in names
+    )
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:
