@@ -98,21 +98,25 @@ def tune(
     code = OK
     if file is not None:
         from attndsl.processors import processors
+        from attndsl.tuning.child import ChildError
         from attndsl.tuning.command import tune_file
         from attndsl.tuning.show import live
 
-        with terminable(), live(f"tune {file}", seconds) as report:
-            found = tune_file(
-                file,
-                name,
-                extents=extents,
-                dtype=dtype,
-                seconds=seconds,
-                backward=not no_backward,
-                workers=workers or processors(),
-                report=report,
-                specialise=hopper,
-            )
+        try:
+            with terminable(), live(f"tune {file}", seconds) as report:
+                found = tune_file(
+                    file,
+                    name,
+                    extents=extents,
+                    dtype=dtype,
+                    seconds=seconds,
+                    backward=not no_backward,
+                    workers=workers or processors(),
+                    report=report,
+                    specialise=hopper,
+                )
+        except ChildError as error:
+            raise click.ClickException(f"the process that measures ended: {error.why}") from None
         code = _keep(found, project)
         _print(found, rejected, as_json)
     if export is not None:
@@ -138,10 +142,20 @@ def _keep(found: list[Found], project: bool) -> int:
         click.echo("the entries, for a file to `--import`:", err=True)
         for entry in new:
             click.echo(entry.line(), err=True)
-    silent = [f.kernel.name for f in found if f.entry is None]
-    for kernel in silent:
-        click.echo(f"{kernel}: nothing that ran was right in the time there was", err=True)
+    silent = [f for f in found if f.entry is None]
+    for f in silent:
+        click.echo(f"{f.kernel.name}: {_why_not(f)}", err=True)
     return FAILED if trouble or silent else OK
+
+
+def _why_not(found: Found) -> str:
+    """Why there is nothing to keep of a kernel."""
+    first = found.outcome.first
+    if first is None:
+        return "what runs without tuning was not tried in the time there was"
+    if found.outcome.best is None:
+        return "nothing that ran was right in the time there was"
+    return f"no time of what runs without tuning to compare with: {first.failure}"
 
 
 def _print(found: list[Found], rejected: bool, as_json: bool) -> None:
@@ -219,7 +233,7 @@ def _import(path: Path) -> None:
         if found.bad:
             raise DatabaseError(f"{path}: line `{found.bad[0][:60]}` is no entry")
         add(user_file(), found.entries.values())
-    except DatabaseError as error:
+    except (DatabaseError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{len(found.entries)} entries taken from {path}", err=True)
 
@@ -233,6 +247,7 @@ def _export(path: Path) -> None:
         known = merged(known, layer)
     try:
         add(path, known.values())
-    except DatabaseError as error:
+        Path(f"{path}.lock").unlink(missing_ok=True)  # nobody else writes there
+    except (DatabaseError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{len(known)} entries in {path}", err=True)

@@ -148,9 +148,10 @@ def main() -> None:
     if args.serve:
         serve(args)
         return
-    names = args.programs or sorted(p.stem for p in EXAMPLES.glob("*.attn"))
-    # In no order that means anything: one that is cut short is a sample.
-    names = random.Random(0).sample(names, len(names))
+    names = args.programs
+    if not names:  # in no order that means anything: one that is cut short is a sample
+        every = sorted(p.stem for p in EXAMPLES.glob("*.attn"))
+        names = random.Random(0).sample(every, len(every))
     rows = Table(args.out).rows  # a run that was cut short goes on
     names = [n for n in names if n not in {r["program"] for r in rows}]
     failed: list[str] = []

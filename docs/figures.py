@@ -543,6 +543,22 @@ def choices(*files: File) -> str:
     return table(["card", "", "kernels within 15 %", "the others"], rows)
 
 
+def forms_chosen(file: File) -> str:
+    """Of kernels with two forms, how many run in the faster one, or one within 15 % of it."""
+    rows = {r["kernel"]: r for r in file["rows"]}
+    over: dict[str, float] = {}
+    for kernel, special in rows.items():
+        plain = rows.get(kernel.removesuffix("_hopper"))
+        if plain is None or plain is special or "runs" not in plain:
+            continue
+        times = {r["runs"]: r["default_ms"] for r in (plain, special)}
+        if all(times.values()) and len(times) > 1:
+            over[plain["kernel"]] = times[True] / min(times.values())
+    far = [f"`{k}` {x:.2f}" for k, x in over.items() if x > 1.15]
+    near = f"{len(over) - len(far)} of {len(over)}"
+    return f"{file['machine']['card']}: {near} kernels with two forms; not {', '.join(far)}."
+
+
 def _over(row: File, key: str) -> float | None:
     return row[key] / row["best_ms"] if row.get(key) and row["best_ms"] else None
 
@@ -634,6 +650,7 @@ KINDS: dict[str, Callable[..., str]] = {
         rates,
         searches,
         choices,
+        forms_chosen,
     )
 }
 

@@ -292,13 +292,17 @@ class Engine:
         """The tuned configurations of a call's kernels, so far as there are any."""
         if stage.backend not in TRITON or given[0].device.type != "cuda":
             return None
-        from attndsl.runtime.autotune import tune_call
         from attndsl.runtime.tuned import look_up
 
         inputs = dict(zip(self.names, given, strict=True))
-        with self.lock:
+        if self.autotune != "never":  # a search is much to import
+            from attndsl.runtime.autotune import tune_call
+
             names = wrt.split(",") if wrt else ()
-            tune_call(self.autotune, self.cascade, stage, inputs, binding, extents, numbers, names)
+            with self.lock:
+                tune_call(
+                    self.autotune, self.cascade, stage, inputs, binding, extents, numbers, names
+                )
         return look_up(self.cascade, stage, inputs, extents)
 
     # --- running ---

@@ -1,10 +1,13 @@
 """Where the sweep of a tile begins and ends: what that depends on.
 
 moving_ends(program)     # (True, True) for a window
+jumps(program)           # True for a window beside the first keys
 counted_ends(program)    # the statements that say so of numbers alone, or None
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from attndsl.cascade.nodes import (
     Binary,
@@ -36,18 +39,32 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     assert program.sweep is not None
     made = _made(program)
     ranges = program.sweep.ranges
-
-    def moves(x: Expr) -> bool:
-        names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
-        return any(isinstance(n, Origin) for n in walk(x)) or any(
-            moves(made[n].expr) for n in names
-        )
-
     hi: Expr = Val(ranges[-1].hi)
     match made.get(ranges[-1].hi):
         case Compute(expr=Call("max", (Val(first), end))) if first == ranges[0].lo:
             hi = end  # no less than where the sweep begins: that it moves with that says nothing
-    return moves(Val(ranges[0].lo)), moves(hi)
+    return _moves(Val(ranges[0].lo), made), _moves(hi, made)
+
+
+def jumps(program: TileProgram) -> bool:
+    """Whether the sweep leaves points out, and both ends of its last stretch move with the tile."""
+    assert program.sweep is not None
+    made = _made(program)
+    ranges = program.sweep.ranges
+    gaps = [k for k in range(1, len(ranges)) if ranges[k - 1].hi != ranges[k].lo]
+
+    def beyond(name: str, bound: str) -> list[Expr]:
+        """A number without that which it is no less than."""
+        match made.get(name):
+            case Compute(expr=Call("max", args)) if Val(bound) in args:
+                return [x for x in args if x != Val(bound)]
+        return [Val(name)]
+
+    if not gaps:
+        return False
+    first, last = ranges[gaps[-1]], ranges[-1]
+    ends = beyond(first.lo, ranges[gaps[-1] - 1].hi), beyond(last.hi, first.lo)
+    return all(any(_moves(x, made) for x in end) for end in ends)
 
 
 def counted_ends(program: TileProgram) -> tuple[Compute, ...] | None:
@@ -65,6 +82,14 @@ def counted_ends(program: TileProgram) -> tuple[Compute, ...] | None:
             out.append(s)
             needed |= used(s)
     return tuple(reversed(out)) if needed <= made.keys() else None
+
+
+def _moves(x: Expr, made: Mapping[str, Compute]) -> bool:
+    """Whether a number depends on where the tile begins."""
+    names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
+    return any(isinstance(n, Origin) for n in walk(x)) or any(
+        _moves(made[n].expr, made) for n in names
+    )
 
 
 def _number(n: object) -> bool:

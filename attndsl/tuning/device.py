@@ -156,8 +156,18 @@ class Processes:
         Raises: ChildError if it cannot even start.
         """
         starting, self.starting = self.starting, None
-        if starting is not None:
+        if starting is None:
+            return
+        try:
             starting.result()
+        except ChildError as error:
+            if error.kind != "hung":
+                raise
+            raise ChildError(
+                "hung",
+                f"exact results to compare with were not there in {self.timeouts.start:.0f} s; sizes for which they are"
+                " can be given (`--shape`)",
+            ) from None
 
     def close(self) -> None:
         """End all processes, but for those that are lent."""

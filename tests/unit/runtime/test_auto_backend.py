@@ -54,6 +54,13 @@ def test_a_window() -> None:
     assert taken("window", e=64, f=64) == ["_backward_dK_dV"]
 
 
+@pytest.mark.parametrize("example", ["streaming_llm", "window_sink"])
+def test_a_window_beside_the_first_keys(example: str) -> None:
+    """Between two stretches what is loaded ahead is waited for: one product a step does not hide it."""
+    kernels = ["".join(k.partition("D_dQ")[:2]) for k in taken(example)]
+    assert kernels == ["_backward_D_dQ", "_backward_dK_dV"]
+
+
 def test_documents() -> None:
     assert taken("documents") == ["_backward_D_dQ", "_backward_dK_dV"]
     assert "" in taken("documents", e=256, f=256)

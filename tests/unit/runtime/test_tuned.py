@@ -304,7 +304,10 @@ def test_kernels_are_compiled_beforehand(gpu: None, monkeypatch: pytest.MonkeyPa
 
     from attndsl.tuning.compiling import Cross
 
-    monkeypatch.setattr(driver, "_active", Cross(90), raising=False)
+    card = Cross(90)
+    built: list[str] = []
+    card.launcher_cls = lambda src, metadata: built.append(src.name)  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "_active", card, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     op = load()
@@ -312,6 +315,8 @@ def test_kernels_are_compiled_beforehand(gpu: None, monkeypatch: pytest.MonkeyPa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         op.warmup({"Q": shape, "K": shape, "V": shape}, backward=True)
+    # And what launches them, for which a C compiler would run at the first call.
+    assert set(built) == {"causal", "causal_backward_D_dQ", "causal_backward_dK_dV"}
     (stage,) = op._engine.stages.values()
     for name in ("causal", "causal_backward_D_dQ", "causal_backward_dK_dV"):
         cache = getattr(stage.module, name).device_caches[0][0]

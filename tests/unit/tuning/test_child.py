@@ -165,6 +165,15 @@ def test_a_compiler_that_fails_puts_the_candidate_out(device: Processes, do: str
     assert device.compile("k", {"do": "well"}).registers == 1  # type: ignore[dict-item]
 
 
+def test_exact_results_that_take_too_long_are_said_to(device: Processes) -> None:
+    """No candidate is to blame: the sizes are."""
+    device.ready()
+    device.timeouts = Timeouts(start=0.5)
+    device.starting = device.starter.submit(device.runner.ask, {"do": "hang"}, 0.5)
+    with pytest.raises(ChildError, match=r"exact results .* not there in 0 s; .*--shape"):
+        device.ready()
+
+
 def test_children_may_serve_one_search_after_another() -> None:
     limits = Timeouts(start=20, compile=1.0, run=1.0)
     staff = Staff(2, limits, NAUGHTY, NAUGHTY)

@@ -12,6 +12,7 @@ import pytest
 
 from attndsl.cli import FAILED, OK, USAGE, main
 from attndsl.tuning import command, store, tune
+from attndsl.tuning.child import ChildError
 from attndsl.tuning.database import HEAD, Entry, Key, add, read
 from attndsl.tuning.machine import MACHINES
 from attndsl.tuning.search import Event, Outcome, Trial
@@ -94,6 +95,48 @@ def test_who_is_asked_to_end_keeps_what_is_known(gpu: Pretended, here: Path) -> 
     assert len(gpu.measured) == 7
     assert len(read(here / "cache" / "tuning.jsonl").entries) == 3
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_default_whose_time_was_disturbed_leaves_no_entry(
+    gpu: Pretended, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first: list[object] = []
+
+    def busy(config):
+        if gpu.compiled and not first:
+            first.append(gpu.compiled[0])
+        return ("disturbed", "0.750 to 7.800 ms") if first and config == first[0] else None
+
+    gpu.faults = busy
+    assert main(["tune", CAUSAL, "--no-backward", "--workers", "1", "--shape", "h=16"]) == FAILED
+    said = capsys.readouterr().err
+    assert "causal: no time of what runs without tuning to compare with: disturbed: 0.750" in said
+    assert not read(here / "cache" / "tuning.jsonl").entries
+
+
+def test_a_process_that_cannot_measure_is_an_error(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never() -> None:
+        raise ChildError("hung", "exact results were not there")
+
+    monkeypatch.setattr(gpu, "ready", never)
+    assert main(["tune", CAUSAL, "--no-backward"]) != OK
+    said = capsys.readouterr().err
+    assert "the process that measures ended: exact results were not there" in said
+    assert "internal error" not in said
+
+
+def test_what_cannot_be_written_or_taken_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--export", "/proc/attndsl.jsonl"]) != OK
+    assert "internal error" not in capsys.readouterr().err
+
+
+def test_an_exported_file_stands_alone(here: Path) -> None:
+    assert main(["tune", "--export", str(here / "tuned.jsonl")]) == OK
+    assert [p.name for p in here.glob("tuned*")] == ["tuned.jsonl"]
+    assert read(here / "tuned.jsonl").entries
+    assert main(["tune", "--import", str(here / "tuned.jsonl")]) == OK
 
 
 def test_a_project_keeps_its_own(gpu: Pretended, here: Path) -> None:
