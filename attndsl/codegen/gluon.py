@@ -33,6 +33,7 @@ PIPELINE = frozenset(
     }
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
+    | {"turn", "later", "turn_slot", "TURN", "ROWS_OF_ONE"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 

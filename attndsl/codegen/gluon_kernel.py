@@ -87,7 +87,9 @@ class GluonPrinter(StepPrinter):
         axis = self.program.axis(roles.tile)
         count, place = self.names.fresh(f"tiles_{axis.name}"), self.names.fresh("place")
         out = ["pid = tl.program_id(0) + tile * tl.num_programs(0)"]
-        if self._roles.listed:
+        if roles.dealt:
+            out = ["pid = turn"]
+        elif self._roles.listed:
             out = ["pid = tl.load(turns_ptr + (tile + 1) * tl.num_programs(0) + tl.program_id(0))"]
         elif roles.folded:
             out = ["pid = (tl.program_id(0) + tile // run * tl.num_programs(0)) * run + tile % run"]
@@ -96,7 +98,7 @@ class GluonPrinter(StepPrinter):
         if self.program.order == "reverse":
             forward, backward = backward, forward
         out.append(f"{place} = pid % {count}")
-        if roles.folded and not roles.listed:
+        if roles.folded and not roles.listed and not roles.dealt:
             out.append(f"odd, {place} = {place} % run == 1, {place} // run")
             forward = f"tl.where(odd, {backward}, {forward})"
         out.append(f"{self._origins[axis.name]} = ({forward}) * {self.blocks[axis.name]}")
@@ -117,6 +119,7 @@ class GluonPrinter(StepPrinter):
         before: Sequence[str],
         sweep: Sequence[str],
         after: Sequence[str] = (),
+        turn: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
@@ -134,7 +137,17 @@ class GluonPrinter(StepPrinter):
             "# Steps are counted over all tiles: rings go round without regard to them.",
             "done = 0",
         ]
+        if self._roles.dealt:
+            # `turn` is how the first tile is heard of, and each other one.
+            head += ["tile = 0", *turn[0]]
+            lines += ["tile += 1", *turn[1]]
+            return [*head, "while turn < programs:", *("    " + line for line in lines)]
         return [*head, f"for tile in range({count}):", *("    " + line for line in lines)]
+
+    @property
+    def _dealer(self) -> str:
+        """Where the number of tiles that programs have taken is kept: the first number of what was found of ids."""
+        return next(iter(self.reaches.values())).name
 
     def _coordinate(self, name: str, sub: object) -> str:
         """Where a tile of memory stands along one axis of its tensor; "" where it moves or is whole."""
@@ -186,7 +199,11 @@ class GluonPrinter(StepPrinter):
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{room}, {shape}, {last}], {d}.layout)"
             self.shared.append(f"{name}_tile")
         yield from self._staging()
-        for name, count in (("ready", "1"), ("free", "GROUPS")):
+        if roles.dealt:
+            layout = "gl.SwizzledSharedLayout(1, 1, 1, order=[0])"
+            yield f"turn_slot = gl.allocate_shared_memory(gl.int32, [1], {layout})"
+            self.shared.append("turn_slot")
+        for name, count in (("ready", "2" if roles.dealt else "1"), ("free", "GROUPS")):
             yield f"{name} = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
             yield f"mbarrier.init({name}, count={count})"
             self.shared.append(name)
@@ -346,7 +363,31 @@ class GluonPrinter(StepPrinter):
         # The consumers, printed later, may read from the same base.
         self.where += self._top
         self._top = []
-        self.producer = [*self.parameters, *fixed, *self._every_tile([], before, self._take())]
+        first, later, end = [], [], []
+        if roles.dealt:
+            fixed.append("TURN: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])")
+            first = [f"turn = {self._asked()}", "later = turn"]
+            later = ["turn = later"]
+            # Whoever is the last to find nothing leaves all as it was.
+            end = [
+                "mbarrier.wait(free, tile & 1 ^ 1)",
+                *self._tell(),
+                "mbarrier.arrive(ready, count=1)",
+                "if turn == programs + tl.num_programs(0) - 1:",
+                f"    tl.store({self._dealer}, 0)",
+            ]
+        every = self._every_tile([], before, self._take(), turn=(first, later))
+        self.producer = [*self.parameters, *fixed, *every, *end]
+
+    def _asked(self) -> str:
+        return f'tl.atomic_add({self._dealer}, 1, sem="relaxed")'
+
+    def _tell(self) -> list[str]:
+        """Tell consumers which tile comes: what they read with the tiles that stay."""
+        return [
+            "turn_slot.store(gl.full([1], turn, gl.int32, TURN))",
+            "mbarrier.arrive(ready, count=1)",
+        ]
 
     def _produce_resident(self) -> None:
         """The tiles that stay, as soon as the last ones are of no use."""
@@ -355,6 +396,9 @@ class GluonPrinter(StepPrinter):
         for x in roles.also.values():
             total += f" + COPIED * GROUPS * {self._bytes(x)}"
         self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
+        if roles.dealt:
+            for line in self._tell():
+                self._emit(line)
         self._emit(f"mbarrier.expect(ready, {total})")
         self._emit("for group in gl.static_range(GROUPS):")
         for name, load in (*roles.resident.items(), *roles.also.items()):
@@ -366,6 +410,9 @@ class GluonPrinter(StepPrinter):
                 self._emit("    if COPIED == 1:")
                 line = "    " + line
             self._emit("    " + line)
+        if roles.dealt:
+            # Asked for while what was brought is worked on.
+            self._emit(f"later = {self._asked()}")
 
     def _load_columns(self) -> None:
         """Vectors of the stream into registers, while a stage is waited for."""
@@ -395,7 +442,8 @@ class GluonPrinter(StepPrinter):
         there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
         self._body(roles.rows)
         rows = self._take()
-        if not self.issues_first:
+        # Where tiles are dealt, `ready` was waited for to hear of this one.
+        if not self.issues_first and not roles.dealt:
             rows = [ready, *rows] if there else [*rows, ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
@@ -415,7 +463,8 @@ class GluonPrinter(StepPrinter):
         issued: list[str] = []
         if self.issues_first:
             self.issue_first(masked)
-            issued = ["# --- first scores ---", ready, *self._take()]
+            told = [] if roles.dealt else [ready]
+            issued = ["# --- first scores ---", *told, *self._take()]
         self.before_loops(masked)
         first = self._take()
         if joined is not None:
@@ -464,11 +513,14 @@ class GluonPrinter(StepPrinter):
             ("last product", last),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
-        parted = (
+        begun, swept, ended = (
             [x for title, part in p if part for x in (f"# --- {title} ---", *part)]
             for p in (before, sweep, after)
         )
-        every = self._every_tile(issued, *parted)
+        heard = ["mbarrier.wait(ready, tile & 1)", "turn = tl.max(turn_slot.load(ROWS_OF_ONE), 0)"]
+        every = self._every_tile(issued, begun, swept, ended, turn=(heard, heard))
+        if roles.dealt:
+            layouts.append("ROWS_OF_ONE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])")
         self.consumer = [
             Section("layouts", tuple(layouts)),
             Section("positions in tiles", (*self.parameters, *fixed)),

@@ -104,14 +104,13 @@ def launch(
 
 
 # Tiles of ids that one program of `find_reach` looks up.
-MANY = 16
+MANY = 4
 
 
 def _finding(r: Reaches, tiles: str, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
     """What finds where the ids of each tile stand, before the kernel that asks."""
     name = r.name.removesuffix("_ptr")
     outer = [lengths[rank] for rank in r.ranks]
-    shape = ", ".join([*(outer or ["1"]), tiles, "4"])
     rows = " * ".join(outer) or "1"
     fill = (None,) * (MOST_ROWS - len(outer))
     inner = [*["1"] * MOST_ROWS, *outer][1 - MOST_ROWS :]
@@ -120,7 +119,7 @@ def _finding(r: Reaches, tiles: str, tensors: dict[str, str], lengths: dict[str,
     block, stream = (f'cfg["{b}"]' for b in r.blocks)
     ends = [lengths[e] for e in r.ends]
     return [
-        f"{name} = torch.empty(({shape}), dtype=torch.int32, device=device)",
+        f"{name} = torch.empty((4 + {' * '.join([*outer, tiles])} * 4,), dtype=torch.int32, device=device)",
         f"grid = ({rows}, triton.cdiv({tiles}, {MANY}))",
         "find_reach[grid](",
         *(f"    {x}," for x in (of, ids, name, *along, *inner, *ends)),

@@ -48,6 +48,6 @@ def worth_sweeps(program: TileProgram, found: Roles) -> dict[int, int]:
     if any(len(b.sums) > 1 for b in found.bodies):
         return dict.fromkeys((64, 96, 128), 4096)
     if one and found.looked_up:
-        return {256: 4096}
+        return {128: 4096, 256: 4096}
     few = (64,) if one and not all(moving_ends(program)) else ()
     return dict.fromkeys((*few, 96, 128, 192, 256), 4096)

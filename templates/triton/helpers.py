@@ -189,7 +189,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 @triton.jit
 def reach_of_tile(reach_ptr, row, tile, tiles):
     """What `find_reach` found for a tile: `[low, high)`, and `[full_low, full_high)` within."""
-    at = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    at = reach_ptr + 4 + (tl.cast(row, tl.int64) * tiles + tile) * 4
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 

@@ -95,7 +95,7 @@ def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
 @triton.jit
 def reach_of_tile(reach_ptr, row, tile, tiles):
     """What `find_reach` found for a tile: `[low, high)`, and `[full_low, full_high)` within."""
-    at = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    at = reach_ptr + 4 + (tl.cast(row, tl.int64) * tiles + tile) * 4
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 
@@ -1612,8 +1612,8 @@ def find_reach(
 ):
     """Where the ids of each tile of `of` stand in `ids`, for `MANY` tiles of one row.
 
-    Four numbers a tile, `reach[row, tile, 4]`: outside `[low, high)` no block of ids meets the tile's, and in
-    `[full_low, full_high)` all ids are the tile's single one.
+    Four numbers a tile behind the first four, `[row, tile, 4]`: outside `[low, high)` no block of ids meets the tile's,
+    and in `[full_low, full_high)` all ids are the tile's single one. The first number counts tiles that were dealt.
     """
     row = tl.program_id(0)
     at_0 = tl.cast(row // len_2 // len_1, tl.int64)
@@ -1627,12 +1627,13 @@ def find_reach(
     of = tl.load(of_base + at * stride_of)
     first = tl.min(of, 1)[:, None]
     last = tl.max(of, 1)[:, None]
-    BLOCKS: tl.constexpr = max(1, 2048 // BLOCK)
-    low = tl.zeros([MANY], tl.int32) + len_ids
-    high = tl.zeros([MANY], tl.int32)
-    full_low = tl.zeros([MANY], tl.int32) + len_ids
-    full_high = tl.zeros([MANY], tl.int32)
-    full = tl.zeros([MANY], tl.int32)
+    # Numbers of blocks that stand alike are compared alone; what is over all of them comes once, at the end.
+    BLOCKS: tl.constexpr = max(1, 4096 // BLOCK)
+    low = tl.zeros([MANY, BLOCKS], tl.int32) + len_ids
+    high = tl.zeros([MANY, BLOCKS], tl.int32)
+    full_low = tl.zeros([MANY, BLOCKS], tl.int32) + len_ids
+    full_high = tl.zeros([MANY, BLOCKS], tl.int32)
+    full = tl.zeros([MANY, BLOCKS], tl.int32)
     for start in range(0, bound(len_ids), BLOCKS * BLOCK):
         begins = start + tl.arange(0, BLOCKS) * BLOCK
         place = tl.minimum(begins[:, None] + tl.arange(0, BLOCK)[None, :], len_ids - 1)
@@ -1641,14 +1642,17 @@ def find_reach(
         most = tl.max(ids, 1)[None, :]
         begin = begins[None, :]
         hit = (begin < len_ids) & (least <= last) & (most >= first)
-        low = tl.minimum(low, tl.min(tl.where(hit, begin, len_ids), 1))
-        high = tl.maximum(high, tl.max(tl.where(hit, begin + BLOCK, 0), 1))
+        low = tl.minimum(low, tl.where(hit, begin, len_ids))
+        high = tl.maximum(high, tl.where(hit, begin + BLOCK, 0))
         same = (begin < len_ids) & (least == last) & (most == first)
-        full_low = tl.minimum(full_low, tl.min(tl.where(same, begin, len_ids), 1))
-        full_high = tl.maximum(full_high, tl.max(tl.where(same, begin + BLOCK, 0), 1))
-        full += tl.sum(same.to(tl.int32), 1) * BLOCK
+        full_low = tl.minimum(full_low, tl.where(same, begin, len_ids))
+        full_high = tl.maximum(full_high, tl.where(same, begin + BLOCK, 0))
+        full += tl.where(same, BLOCK, 0)
+    low, high = tl.min(low, 1), tl.max(high, 1)
+    full_low, full_high, full = tl.min(full_low, 1), tl.max(full_high, 1), tl.sum(full, 1)
     whole = full == full_high - full_low
-    out = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    tl.store(reach_ptr, 0, mask=row + tl.program_id(1) == 0)
+    out = reach_ptr + 4 + (tl.cast(row, tl.int64) * tiles + tile) * 4
     tl.store(out, low, mask=tile < tiles)
     tl.store(out + 1, high, mask=tile < tiles)
     tl.store(out + 2, tl.where(whole, full_low, 0), mask=tile < tiles)
@@ -1683,8 +1687,8 @@ def forward(inputs, extents, params, config=None):
     cfg = configure("documents", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    kdoc_reach = torch.empty((len_b, tiles_i, 4), dtype=torch.int32, device=device)
-    grid = (len_b, triton.cdiv(tiles_i, 16))
+    kdoc_reach = torch.empty((4 + len_b * tiles_i * 4,), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_i, 4))
     find_reach[grid](
         qdoc,
         kdoc,
@@ -1697,7 +1701,7 @@ def forward(inputs, extents, params, config=None):
         len_j,
         TILE=cfg["BLOCK_I"],
         BLOCK=cfg["BLOCK_J"],
-        MANY=16,
+        MANY=4,
     )
     grid = (len_b * len_h * tiles_i,)
     documents[grid](
@@ -1762,8 +1766,8 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("documents_backward_D_dQ", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    kdoc_reach = torch.empty((len_b, tiles_i, 4), dtype=torch.int32, device=device)
-    grid = (len_b, triton.cdiv(tiles_i, 16))
+    kdoc_reach = torch.empty((4 + len_b * tiles_i * 4,), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_i, 4))
     find_reach[grid](
         qdoc,
         kdoc,
@@ -1776,7 +1780,7 @@ def backward(inputs, extents, params, config=None):
         len_j,
         TILE=cfg["BLOCK_I"],
         BLOCK=cfg["BLOCK_J"],
-        MANY=16,
+        MANY=4,
     )
     grid = (len_b * len_h * tiles_i,)
     documents_backward_D_dQ[grid](
@@ -1821,8 +1825,8 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("documents_backward_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    qdoc_reach = torch.empty((len_b, tiles_j, 4), dtype=torch.int32, device=device)
-    grid = (len_b, triton.cdiv(tiles_j, 16))
+    qdoc_reach = torch.empty((4 + len_b * tiles_j * 4,), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_j, 4))
     find_reach[grid](
         kdoc,
         qdoc,
@@ -1835,7 +1839,7 @@ def backward(inputs, extents, params, config=None):
         len_i,
         TILE=cfg["BLOCK_J"],
         BLOCK=cfg["BLOCK_I"],
-        MANY=16,
+        MANY=4,
     )
     grid = (len_b * len_h * tiles_j,)
     documents_backward_dK_dV[grid](

@@ -136,9 +136,28 @@ def _load(p: Pointer, mask: Any = None, other: float = 0.0) -> Any:
     return torch.where(inside, p.t[torch.where(inside, p.offset, 0)], other)
 
 
-def _store(p: Pointer, x: torch.Tensor, mask: torch.Tensor) -> None:
+def _store(p: Pointer, x: Any, mask: Any = None) -> None:
     with LOCK:
-        p.t[p.offset[mask]] = x[mask]
+        if mask is None:
+            p.t[p.offset] = x
+        else:
+            p.t[p.offset[mask]] = x[mask]
+
+
+def _added(p: Pointer, x: int, sem: str) -> Whole:
+    with LOCK:
+        p.t[p.offset] += x
+        return Whole(p.t[p.offset] - x)
+
+
+def _highest(x: torch.Tensor, axis: int) -> Any:
+    """A number of the kernel's own where the one value of a vector is asked for."""
+    return Whole(x.item()) if x.numel() == x.ndim == 1 else x.amax(axis)
+
+
+def _reach(p: Pointer, row: int, tile: int, tiles: int) -> tuple[Whole, ...]:
+    at = 4 + (row * tiles + int(tile)) * 4
+    return tuple(Whole(p.t[k]) for k in range(at, at + 4))
 
 
 def _either(f: Any, g: Any) -> Any:
@@ -201,7 +220,8 @@ def kernels(source: str, programs: int) -> tuple[dict[str, Any], list[int]]:
         sqrt=lambda x: torch.sqrt(torch.as_tensor(x)),
         exp2=torch.exp2,
         log=torch.log,
-        max=lambda x, k: x.amax(k),
+        max=_highest,
+        atomic_add=_added,
         sum=lambda x, k: x.sum(k),
         load=_load,
         store=_store,
@@ -221,6 +241,7 @@ def kernels(source: str, programs: int) -> tuple[dict[str, Any], list[int]]:
         SwizzledSharedLayout=nothing,
         constexpr=None,
         int64="barrier",
+        int32=torch.int32,
         float32=torch.float32,
         arange=lambda a, b, _=None: torch.arange(a, b),
         full=lambda shape, value, *_: filled(shape, value),
@@ -254,6 +275,7 @@ def kernels(source: str, programs: int) -> tuple[dict[str, Any], list[int]]:
         "warpgroup_mma": _product,
         "warpgroup_mma_wait": lambda _, deps: deps[0] if len(deps) == 1 else tuple(deps),
         "fence_async_shared": nothing,
+        "reach_of_tile": _reach,
         "floor_div": lambda a, b: a // b,
         "safe_div": lambda a, b: torch.where(b == 0, 0.0, a / b),
     }

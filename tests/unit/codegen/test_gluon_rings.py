@@ -69,6 +69,23 @@ class Turns:
         return Whole([self.tiles, *range(self.tiles)][self.at])
 
 
+class Dealt:
+    """How many tiles were taken, and the one that is told."""
+
+    def __init__(self) -> None:
+        self.taken, self.told = 0, Whole(0)
+
+    def take(self, *_: object, **__: object) -> Whole:
+        self.taken += 1
+        return Whole(self.taken - 1)
+
+    def store(self, turn: Whole) -> None:
+        self.told = turn
+
+    def load(self, _: object) -> Whole:
+        return self.told
+
+
 class Barrier:
     """One phase after the other, each over when `count` have arrived."""
 
@@ -119,10 +136,13 @@ def surroundings() -> dict[str, Any]:
         "cast": lambda x, kind: Whole(x) if isinstance(x, int) else Value(),
         "program_id": lambda axis: 0,
         "num_programs": lambda axis: 1,
+        "max": lambda x, axis: x if isinstance(x, Whole) else Value(),
+        "atomic_add": Dealt().take,
         "load": lambda at, *_, **__: at.read() if isinstance(at, Turns) else Value(),
     }
     gl = Value()
     gl.__dict__ |= {"static_range": range}
+    gl.__dict__ |= {"full": lambda shape, x, *_: x if isinstance(x, Whole) else Value()}
     mbarrier = SimpleNamespace(
         wait=lambda b, parity, pred=True: b.wait(parity) if pred else None,
         arrive=lambda b, count: b.arrive(),
@@ -204,6 +224,6 @@ def test_nobody_waits_for_ever(example: str, apart: int) -> None:
         produce, consume = functions(text, kernel, Names(surroundings()))
         given = barriers(text, kernel)
         given |= {"STAGES": STAGES, "GROUPS": GROUPS, "APART": apart, "programs": 6, "run": 1}
-        given |= {"start": 0, "G": 2, "w": 40, "turns_ptr": Turns(6)}
+        given |= {"start": 0, "G": 2, "w": 40, "turns_ptr": Turns(6), "turn_slot": Dealt()}
         given |= dict.fromkeys(("BLOCK_I", "BLOCK_J", "E_PAD", "F_PAD", "E", "F"), 32)
         assert played(produce, consume, given) == [], kernel

@@ -22,6 +22,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 PROGRAMS = 3
 HEADS = 2
 WINDOW = 96
+DOCUMENT = 70
 
 
 def truth(name: str, length: int, dim: int) -> dict[str, torch.Tensor]:
@@ -31,6 +32,9 @@ def truth(name: str, length: int, dim: int) -> dict[str, torch.Tensor]:
     q, k, v = (t[x].clone().requires_grad_() for x in "QKV")
     i, j = torch.arange(length)[:, None], torch.arange(length)[None]
     seen = (j <= i) & (i - j < WINDOW) if name == "window" else j <= i
+    if name == "documents":
+        t["qdoc"] = t["kdoc"] = torch.arange(length)[None] // DOCUMENT
+        seen = seen & (i // DOCUMENT == j // DOCUMENT)
     scores = (q @ k.mT * dim**-0.5).masked_fill(~(seen | (name == "full")), -math.inf)
     out = scores.softmax(-1) @ v
     dq, dk, dv = torch.autograd.grad(out, (q, k, v), t["dO"])
@@ -58,6 +62,20 @@ def turns(source: str, kernel: str, extents: dict[str, int], config: Any) -> tor
     return torch.tensor(listed)
 
 
+def reach(ids: torch.Tensor, tile: int, block: int) -> torch.Tensor:
+    """What `find_reach` finds of ids that ascend."""
+    out = [0] * 4
+    for first in range(0, len(ids), tile):
+        mine, blocks = (
+            ids[first : first + tile],
+            list(zip(range(0, len(ids), block), ids.split(block), strict=True)),
+        )
+        hit = [k for k, x in blocks if x.min() <= mine.max() and x.max() >= mine.min()]
+        full = [k for k, x in blocks if x.min() == x.max() == mine.min() == mine.max()]
+        out += [hit[0], hit[-1] + block, *((full[0], full[-1] + block) if full else (0, 0))]
+    return torch.tensor(out)
+
+
 def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) -> Any:
     """What one kernel leaves, by tensor."""
     _, _, length, dim = known["Q"].shape
@@ -71,6 +89,7 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
     written = [of.split()[0] for name, _, of in row["arguments"] if name in out]
     made = {x: torch.zeros(1, HEADS, length, dim) for x in written}
     given: dict[str, Any] = {}
+    dealt: Pointer | None = None
     for name, kind, of in row["arguments"]:
         if kind.startswith("descriptor"):
             tensor, *sides = of.split()
@@ -79,11 +98,19 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
             given[name] = Tiles(made[tensor] if tensor in made else known[tensor].float(), box)
         elif name == "turns_ptr":
             given[name] = Pointer(turns(source, kernel, extents, config))
+        elif name.endswith("_reach_ptr"):
+            sizes = (config[f"BLOCK_{facts[x]}"] for x in ("tile", "stream"))
+            given[name] = dealt = Pointer(reach(known["qdoc"][0], *sizes))
         elif kind.startswith("pointer"):
             given[name] = Pointer(known[name.removesuffix("_ptr")].float())
         elif name.startswith("stride_"):
             tensor, _, axis = name.removeprefix("stride_").rpartition("_")
-            given[name] = known[tensor].stride({"b": 0, "h": 1, "i": 2, "e": 3, "f": 3}[axis])
+            axes = (
+                {"b": 0, "h": 1, "i": 2, "e": 3, "f": 3}
+                if known[tensor].ndim > 2
+                else {"b": 0, "i": 1, "j": 1}
+            )
+            given[name] = known[tensor].stride(axes[axis])
         elif kind == "extent" and of:
             given[name] = Whole(extents[of])
         else:
@@ -94,6 +121,8 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
     functions, which = kernels(source, PROGRAMS)
     for which[0] in range(PROGRAMS):
         functions[kernel](**given)
+    # What was counted is as it was, for the next launch.
+    assert dealt is None or dealt.t[0] == 0
     return made
 
 
@@ -104,6 +133,7 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
         ("causal", 128, 512),
         ("full", 128, 137),
         ("window", 128, 300),
+        ("documents", 128, 300),
     ],
 )
 def test_threads_agree_with_the_truth(name: str, dim: int, length: int) -> None:

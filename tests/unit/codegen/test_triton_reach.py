@@ -51,12 +51,14 @@ for kind in ("sorted", "random", "one"):
             of, ids = of.sort(-1).values, ids.sort(-1).values
         of = of.transpose(1, 2).contiguous().transpose(1, 2)  # positions are not adjacent
         tiles = -(-n // tile)
-        reach = torch.full((2, 3, tiles, 4), -7, dtype=torch.int32)
+        whole = torch.full((4 + 2 * 3 * tiles * 4,), -7, dtype=torch.int32)
         module.find_reach[(6, -(-tiles // 2))](
-            of, ids, reach,
+            of, ids, whole,
             *module.strides_along(of, (None, 0, 1, 2)), *module.strides_along(ids, (None, 0, 1, 2)),
             2, 3, n, m, TILE=tile, BLOCK=block, MANY=2,
         )
+        assert whole[0] == 0  # tiles that were dealt
+        reach = whole[4:].view(2, 3, tiles, 4)
         for b in range(2):
             for h in range(3):
                 want = expected(of[b, h].tolist(), ids[b, h].tolist(), tile, block)
