@@ -342,6 +342,24 @@ def five(file: File) -> str:
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
+def held(file: File) -> str:
+    """Kernels that wait for their sums at once, and behind what they compute."""
+    found: dict[tuple[Any, ...], dict[tuple[str, int], float]] = {}
+    for r in file["rows"]:
+        at = (r["program"], r["D"], r["B"], r["H"], r["N"])
+        found.setdefault(at, {})[r["kernel"], r["held"]] = r["ms"]
+
+    def cell(ms: dict[tuple[str, int], float], kernel: str) -> str:
+        before, after = ms[kernel, 0], ms[kernel, 1]
+        return f"{before:.3f} → **{after:.3f}**" if after < before else f"**{before:.3f}** → {after:.3f}"
+
+    rows = [
+        [f"{p}, D{d}, B{b} H{h} N{n}", cell(ms, "forward"), cell(ms, "dQ")]
+        for (p, d, b, h, n), ms in found.items()
+    ]
+    return f"{card(file)}; milliseconds:\n\n" + table(["", "forward", "dQ"], rows)
+
+
 KERNELS = ("forward", "dQ", "dK_dV")
 
 
@@ -548,6 +566,7 @@ KINDS: dict[str, Callable[..., str]] = {
         forms,
         rule,
         five,
+        held,
         passes,
         headline,
         bars,

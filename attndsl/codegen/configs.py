@@ -289,6 +289,8 @@ def choose_warps(
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
                 **({"COPIED": copied} if also else {}),
+                # Where products outweigh what is computed between them, sums run meanwhile (hopper-held-h200.json).
+                **({"HELD": int(resident + sums >= 192)} if carried else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
             }

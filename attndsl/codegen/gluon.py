@@ -12,7 +12,7 @@ from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, roles
+from attndsl.schedule.warps import Order, Roles, Unfit, roles
 from attndsl.schedule.worth import kept_portable, worth_sweeps
 
 # Names that the template and the pipeline use for themselves.
@@ -24,6 +24,7 @@ PIPELINE = frozenset(
         "STAGES",
         "REGISTERS",
         "COPIED",
+        "HELD",
         "SCORES",
         "mbarrier",
         "warpgroup_mma",
@@ -111,7 +112,8 @@ def hopper_kernel(
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
     copied = ("COPIED",) if found.also else ()
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *copied):
+    held = ("HELD",) if found.order is Order.CARRIED else ()
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *copied, *held):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()

@@ -238,18 +238,27 @@ class StepPrinter(LayoutPrinter):
         self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
         self._middle(body)
         self._end_body()
-        after = []
-        for acc in body.sums:
-            name = self._values[acc.name].text.code
-            self._emit(f"{name}_next = {self._in_registers(acc)}")
-            after.append(f"{name}_next")
-        if body.sums:
-            self._wait(0, [*self._names(body.sums), *after])
-        self._arrive(sums, "last")
+        # Waiting for a barrier is a loop, and the wait for the sums stays behind it: they run while the rest is computed, and
+        # the operands come when those before are of no more use. Else the assembler waits at once, and they come before.
+        made = [(self._values[a.name].text.code, self._in_registers(a)) for a in body.sums]
+        left = (self._values[a.left].text.code for a in body.sums)
+        with self._only("HELD == 1"):
+            for name in sums:
+                self._await(name, "stage", "phase")
+            computed = dict.fromkeys(n for n in left if n.isidentifier())
+            self._wait(0, [*self._names(body.sums), *computed])
+            self._arrive(sums, "last")
+            for name, operand in made:
+                self._emit(f"{name}_operand = {operand}")
+        with self._only("HELD == 0"):
+            for name, operand in made:
+                self._emit(f"{name}_next = {operand}")
+            self._wait(0, [*self._names(body.sums), *(f"{name}_next" for name, _ in made)])
+            self._arrive(sums, "last")
+            for name, _ in made:
+                self._emit(f"{name}_operand = {name}_next")
         for acc in body.sums:
             self._rescale(acc)
-            name = self._values[acc.name].text.code
-            self._emit(f"{name}_operand = {name}_next")
 
     def _middle(self, body: Body) -> None:
         """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""

@@ -204,6 +204,11 @@ def test_blocks_fit_what_a_group_holds() -> None:
     narrow = choose_warps(facts, {"e": 64, "f": 64}, smem)
     assert narrow is not None
     assert (narrow["GROUPS"], narrow["BLOCK_I"], narrow["REGISTERS"]) == (3, 192, 160)
+    # One product of 64 for each exponential is too few to run beside it.
+    assert (chosen["HELD"], narrow["HELD"]) == (1, 0)
+    two = choose_warps(facts | {"resident": ["e", "f"], "pairs": 2}, {"e": 64, "f": 64}, smem)
+    assert two is not None
+    assert two["HELD"] == 1
     masked = choose_warps({**facts, "compares": True}, {"e": 64, "f": 64}, smem)
     assert masked is not None
     assert (masked["GROUPS"], masked["BLOCK_I"], masked["REGISTERS"]) == (2, 128, 240)
