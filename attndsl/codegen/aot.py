@@ -210,9 +210,9 @@ def _job(
                 pads = {n: r for n, k, r in kernel["arguments"] if k == "pad"}
                 box = []
                 for side in sides:
-                    x, half, _ = side.partition("//2")
+                    x, _, part = side.partition("*")  # of a row's columns, as many as a group adds
                     n = padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
-                    box.append(n // 2 if half else n)
+                    box.append(n * config[part.removesuffix("//128")] // 128 if part else n)
                 element = dtype if kind == "descriptor" else wide
                 signature[name] = f"memory {element} {' '.join(map(str, box))}"
             case "config":

@@ -210,7 +210,10 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
         "order": found.order.value,
         **(
-            {"across": [full(found.resident[a.right].dims) for a in found.across]}
+            {
+                "across": [full(found.resident[a.right].dims) for a in found.across],
+                "turns": len(program.loops),
+            }
             if found.across
             else {}
         ),
