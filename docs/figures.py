@@ -419,6 +419,44 @@ def five(file: File) -> str:
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
+def held(file: File) -> str:
+    """Kernels that wait for their sums at once, and behind what they compute."""
+    found: dict[tuple[Any, ...], dict[tuple[str, int], float]] = {}
+    for r in file["rows"]:
+        at = (r["program"], r["D"], r["B"], r["H"], r["N"])
+        found.setdefault(at, {})[r["kernel"], r["held"]] = r["ms"]
+
+    def cell(ms: dict[tuple[str, int], float], kernel: str) -> str:
+        before, after = ms[kernel, 0], ms[kernel, 1]
+        return (
+            f"{before:.3f} → **{after:.3f}**"
+            if after < before
+            else f"**{before:.3f}** → {after:.3f}"
+        )
+
+    rows = [
+        [f"{p}, D{d}, B{b} H{h} N{n}", cell(ms, "forward"), cell(ms, "dQ")]
+        for (p, d, b, h, n), ms in found.items()
+    ]
+    return f"{card(file)}; milliseconds:\n\n" + table(["", "forward", "dQ"], rows)
+
+
+def added(file: File) -> str:
+    """Kernels of five products: additions one by one, and two at a time; at head dim 64 of wider tiles too."""
+    found: dict[tuple[Any, ...], list[File]] = {}
+    for r in file["rows"]:
+        found.setdefault((r["program"], r["D"], r["B"], r["H"], r["N"]), []).append(r)
+    rows = []
+    for (p, d, b, h, n), (before, after) in found.items():
+        queries = f"{before['queries']} → {after['queries']}"
+        queries = queries if before["queries"] != after["queries"] else str(after["queries"])
+        ms = f"{before['ms']:.3f} → **{after['ms']:.3f}**"
+        rows.append([f"{p}, D{d}, B{b} H{h} N{n}", queries, ms])
+    return f"{card(file)}; milliseconds:\n\n" + table(
+        ["", "queries", "five products' kernel"], rows
+    )
+
+
 KERNELS = ("forward", "dQ", "dK_dV")
 
 
@@ -644,6 +682,8 @@ KINDS: dict[str, Callable[..., str]] = {
         forms,
         rule,
         five,
+        held,
+        added,
         passes,
         headline,
         bars,

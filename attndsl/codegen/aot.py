@@ -219,9 +219,9 @@ def _job(
                 pads = {n: r for n, k, r in kernel["arguments"] if k == "pad"}
                 box = []
                 for side in sides:
-                    x, half, _ = side.partition("//2")
+                    x, _, part = side.partition("*")  # of a row's columns, as many as a group adds
                     n = padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
-                    box.append(n // 2 if half else n)
+                    box.append(n * config[part.removesuffix("//128")] // 128 if part else n)
                 element = _element(SIXTEEN if kind == "descriptor_sixteen" else of, call)
                 element = wide if kind == "descriptor_acc" else element
                 signature[name] = f"memory {element} {' '.join(map(str, box))}"

@@ -275,9 +275,12 @@ def choose_warps(
     depths: tuple[tuple[int, int], ...] = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
-    # A product has 64 rows of the stream, and halves of the columns are added.
     if facts.get("across"):
-        depths = ((64, 2),)
+        # A product has 64 rows of the stream: of a tile of 64 each group adds half of the columns, of one of 128 half
+        # of the rows, which reads less shared memory (hopper-added-h200.json). Short sweeps want small tiles, and a
+        # loop around the sweep leaves no registers for large ones.
+        wide = facts["worth"] and not facts["turns"]
+        depths = ((128, 2), (64, 2)) if wide else ((64, 2),)
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
@@ -295,8 +298,12 @@ def choose_warps(
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
         if facts.get("across"):
-            shared += 4 * 64 * block * 2 + block * sizes(facts["across"]) * 4
+            shared += 4 * 64 * block * 2 + block * sizes(facts["across"]) * 4 + 1024
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
+        if block == 128 and facts.get(
+            "across"
+        ):  # the second operand comes after the first has gone
+            waiting //= 2
         held = (sums + block * facts["pairs"] + waiting) // 2
         room = 160 if groups == 3 else 195 if carried else 224
         if shared <= smem and held <= room:
@@ -308,6 +315,8 @@ def choose_warps(
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
                 **({"COPIED": copied} if also else {}),
+                # Where products outweigh what is computed between them, sums run meanwhile (hopper-held-h200.json).
+                **({"HELD": int(resident + sums >= 192)} if carried else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
             }

@@ -14,7 +14,7 @@ from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.ends import counted_ends
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import SIXTEEN, Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, roles
+from attndsl.schedule.warps import Order, Roles, Unfit, roles
 from attndsl.schedule.worth import kept_portable, worth_sweeps
 
 # Names that the template and the pipeline use for themselves.
@@ -26,6 +26,7 @@ PIPELINE = frozenset(
         "STAGES",
         "REGISTERS",
         "COPIED",
+        "HELD",
         "SCORES",
         "mbarrier",
         "warpgroup_mma",
@@ -117,7 +118,8 @@ def hopper_kernel(
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
     copied = ("COPIED",) if found.also else ()
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *copied):
+    held = ("HELD",) if found.order is Order.CARRIED else ()
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *copied, *held):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -228,7 +230,10 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
         "order": found.order.value,
         **(
-            {"across": [full(found.resident[a.right].dims) for a in found.across]}
+            {
+                "across": [full(found.resident[a.right].dims) for a in found.across],
+                "turns": len(program.loops),
+            }
             if found.across
             else {}
         ),

@@ -257,8 +257,8 @@ class GluonPrinter(StepPrinter):
         box = ["1"] * len(add.subs)
         for k, sub in enumerate(add.subs):
             if sub == Position(self._roles.stream):
-                box[k] = self.blocks[self._roles.stream]
-        box[-1] = self.half(add).replace(" ", "")
+                box[k] = str(ROWS)
+        box[-1] = self.share(add).replace(" ", "")
         return box
 
     def _run_adder(self) -> None:
@@ -270,11 +270,14 @@ class GluonPrinter(StepPrinter):
         emit(f"{self._origins[self._roles.stream]} = tl.cast({self.place}, tl.int32)")
         for add in self._roles.across:
             name = self.across_name(add)
-            at = self._at(add.tensor, "").removesuffix("0]") + f"group * ({self.half(add)})]"
+            stream = self._origins[self._roles.stream]
+            at = self._at(add.tensor, "").replace(stream, f"{stream} + {self.first_row('group')}")
+            at = at.removesuffix("0]") + f"{self.first_column(add, 'group')}]"
             emit("for group in gl.static_range(2):")
             emit(f"    mbarrier.wait({name}_made.index(group), (done + t) & 1)")
             emit(f"    tma_add({self.descriptors[add.tensor]}, {at}, {name}_out.index(group))")
-            emit("    tma.store_wait(0)")
+            emit("for group in gl.static_range(2):")
+            emit("    tma.store_wait(1 - group)")
             emit(f"    mbarrier.arrive({name}_taken.index(group), count=1)")
         self._indent -= 1
         self.adder = [*self.parameters, *self._every_tile([], [], self._take())]
@@ -544,7 +547,7 @@ class GluonPrinter(StepPrinter):
         ]
         for add in self._roles.across:
             out.append(
-                f"ACROSS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {self.half(add)}, 16])"
+                f"ACROSS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {self.share(add)}, 16])"
             )
         for name, full in self._full_of.items():
             pad = self.extents[self.program.axis(full).rank].pad

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Select
 from attndsl.codegen.exprs import ATOM, Text
-from attndsl.codegen.gluon_layouts import LayoutPrinter
+from attndsl.codegen.gluon_layouts import ROWS, LayoutPrinter
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import AccDot, Across, Compute, Dot, Load, Stmt, Store, Val
 from attndsl.schedule.warps import Body, Order, begun
@@ -201,6 +201,12 @@ class StepPrinter(LayoutPrinter):
         match self._roles.order:
             case Order.CARRIED:
                 self._step_carried(body)
+            case Order.ALONE if body.across:
+                block = self.blocks[self._roles.stream]
+                with self._only(f"{block} == 64"):
+                    self._step_alone(body)
+                with self._only(f"{block} == 128"):
+                    self._step_alone(body, wide=True)
             case Order.ALONE:
                 self._step_alone(body)
         self._indent -= 1
@@ -245,18 +251,28 @@ class StepPrinter(LayoutPrinter):
         self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
         self._middle(body)
         self._end_body()
-        after = []
-        for acc in body.sums:
-            name = self._values[acc.name].text.code
-            self._emit(f"{name}_next = {self._in_registers(acc)}")
-            after.append(f"{name}_next")
-        if body.sums:
-            self._wait(0, [*self._names(body.sums), *after])
-        self._arrive(sums, "last")
+        # Waiting for a barrier is a loop, and the wait for the sums stays behind it: they run while the rest is
+        # computed, and the operands come when those before are of no more use. Else the assembler waits at once, and
+        # they come before.
+        made = [(self._values[a.name].text.code, self._in_registers(a)) for a in body.sums]
+        left = (self._values[a.left].text.code for a in body.sums)
+        with self._only("HELD == 1"):
+            for name in sums:
+                self._await(name, "stage", "phase")
+            computed = dict.fromkeys(n for n in left if n.isidentifier())
+            self._wait(0, [*self._names(body.sums), *computed])
+            self._arrive(sums, "last")
+            for name, operand in made:
+                self._emit(f"{name}_operand = {operand}")
+        with self._only("HELD == 0"):
+            for name, operand in made:
+                self._emit(f"{name}_next = {operand}")
+            self._wait(0, [*self._names(body.sums), *(f"{name}_next" for name, _ in made)])
+            self._arrive(sums, "last")
+            for name, _ in made:
+                self._emit(f"{name}_operand = {name}_next")
         for acc in body.sums:
             self._rescale(acc)
-            name = self._values[acc.name].text.code
-            self._emit(f"{name}_operand = {name}_next")
 
     def _middle(self, body: Body) -> None:
         """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""
@@ -286,8 +302,12 @@ class StepPrinter(LayoutPrinter):
 
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
-    def _step_alone(self, body: Body) -> None:
-        body, starts = begun(body, self._roles.stream)
+    def _step_alone(self, body: Body, *, wide: bool = False) -> None:
+        """A step; a `wide` tile's sum in memory goes before the sums of its own summands, which run while it leaves."""
+        starts: dict[str, tuple[str, str]] = {}
+        if not wide:
+            body, starts = begun(body, self._roles.stream)
+        late = {add.left for add in body.across} if wide else set()
         early = list(body.early)
         self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
         there: list[str] = []
@@ -311,35 +331,50 @@ class StepPrinter(LayoutPrinter):
         if not starts:
             self._position()
             self._begin_body(body)
-        self._body(early)
+        if not wide:
+            self._body(early)
         for s in body.middle:
             self._until(used(s), running)
+            if wide:  # vectors as late as can be: their registers are rare
+                read = used(s).union(*map(used, self.masks.get(getattr(s, "name", ""), ())))
+                first = [m for n in sorted(read) for m in _made_of(n, early)]
+                self._body([m for m in early if m in first])
+                early = [m for m in early if m not in first]
             self._body((s,))
             for add in body.across:
                 if add.left == getattr(s, "name", None):
                     self._hand_over(add)
             for acc in body.sums:
                 if acc.left == getattr(s, "name", None):
-                    self._begin_sum(acc, there, running)
+                    self._begin_sum(acc, there, running, later=acc.left in late)
         for acc in body.sums:  # operands that are scores themselves
-            if acc.name not in running:
+            if acc.name not in running and acc.left not in late:
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
         for add in body.across:
             self._issue_across(add)
-        behind = len(body.across) * 2
+        behind = [acc for acc in body.sums if acc.left in late]
+        for acc in behind:
+            self._issue_sum(acc, "stage")
         given: list[str] = []
-        for k, name in enumerate(running):
-            self._wait(behind + len(running) - 1 - k, self._touched(name, body))
-            later = {self._ring_of(n, body) for n in running[k + 1 :]}
-            free = [r for r in there if r not in later and r not in given]
-            self._arrive(free, "stage")
-            given += free
-        if not running:
+
+        def finish(names: Sequence[str], after: int) -> None:
+            """Wait for sums, `after` of which products were issued, and give back what is of no more use."""
+            for k, name in enumerate(names):
+                self._wait(after + len(names) - 1 - k, self._touched(name, body))
+                rest = [*names[k + 1 :], *(a.name for a in behind if a.name not in names)]
+                later = {self._ring_of(n, body) for n in rest}
+                free = [r for r in there if r not in later and r not in given]
+                self._arrive(free, "stage")
+                given.extend(free)
+
+        finish(running, 2 * len(body.across) + len(behind))
+        if not running and not behind:
             self._arrive(there, "stage")
         for add in body.across:
-            self._pass_on(add)
+            self._pass_on(add, after=len(behind))
+        finish([acc.name for acc in behind], 0)
 
     # --- sums in memory ----------------------------------------------------------------------------------------------
 
@@ -347,9 +382,19 @@ class StepPrinter(LayoutPrinter):
         """What things of a sum in memory are called by."""
         return self.pointers[add.tensor].removesuffix("_ptr")
 
-    def half(self, add: Across) -> str:
-        """How many columns a group multiplies."""
-        return f"{self.box(self._roles.resident[add.right])[-1]} // 2"
+    def share(self, add: Across) -> str:
+        """How many columns a group multiplies, of 64 rows: of a tile of 64 rows half, of one of 128 all of its half."""
+        columns = self.box(self._roles.resident[add.right])[-1]
+        return f"{columns} * {self.blocks[self._roles.stream]} // 128"
+
+    def first_row(self, group: str) -> str:
+        """Where in the tile a group's rows begin."""
+        return f"{group} * ({self.blocks[self._roles.stream]} - {ROWS})"
+
+    def first_column(self, add: Across, group: str) -> str:
+        """Where its columns begin."""
+        columns = self.box(self._roles.resident[add.right])[-1]
+        return f"{group} * ({columns} - {self.share(add)})"
 
     def _hand_over(self, add: Across) -> None:
         """The group's summands into shared memory, for both groups; those beyond the tile's end are zero."""
@@ -370,15 +415,15 @@ class StepPrinter(LayoutPrinter):
         self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
 
     def _issue_across(self, add: Across) -> None:
-        name, half = self.across_name(add), self.half(add)
+        name, share = self.across_name(add), self.share(add)
         right = self._roles.resident[add.right]
-        block = self.blocks[self._roles.stream]
         self._emit(f"mbarrier.wait({name}_there.index((done + t) % 2), ((done + t) // 2) & 1)")
-        acc = f"gl.zeros([{block}, {half}], ACC, ACROSS), use_acc=False"
+        acc = f"gl.zeros([{ROWS}, {share}], ACC, ACROSS), use_acc=False"
         for group in range(2):
-            a = f"{name}_part.index((done + t) % 2 * 2 + {group}).permute((1, 0))"
+            a = f"{name}_part.index((done + t) % 2 * 2 + {group})"
+            a += f".slice({self.first_row('GROUP')}, {ROWS}, dim=1).permute((1, 0))"
             b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}])"
-            b += f".slice(GROUP * ({half}), {half}, dim=1)"
+            b += f".slice({self.first_column(add, 'GROUP')}, {share}, dim=1)"
             self._emit(f"{name} = warpgroup_mma({a}, {b}, {acc}, is_async=True)")
             acc = name
 
@@ -390,24 +435,27 @@ class StepPrinter(LayoutPrinter):
         yield
         self._indent -= 1
 
-    def _pass_on(self, add: Across) -> None:
+    def _pass_on(self, add: Across, *, after: int) -> None:
         """What is to be added, to the warp that adds."""
         name = self.across_name(add)
-        self._wait(0, [name])
+        self._wait(after, [name])
         self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
-        shape = f"[{self.blocks[self._roles.stream]}, {self.half(add)}]"
-        self._emit(f"{name}_out.index(GROUP).reshape({shape}).store({name})")
+        self._emit(f"{name}_out.index(GROUP).reshape([{ROWS}, {self.share(add)}]).store({name})")
         self._emit("fence_async_shared()")
         self._emit(f"mbarrier.arrive({name}_made.index(GROUP), count=1)")
 
-    def _begin_sum(self, acc: AccDot, there: list[str], running: list[str]) -> None:
+    def _begin_sum(
+        self, acc: AccDot, there: list[str], running: list[str], *, later: bool = False
+    ) -> None:
+        """The operand, and the product unless it comes `later`."""
         self._rescale(acc)
         self._emit(f"{self._values[acc.name].text.code}_operand = {self._in_registers(acc)}")
         if acc.right not in there:
             self._await(acc.right, "stage", "phase")
             there.append(acc.right)
-        self._issue_sum(acc, "stage")
-        running.append(acc.name)
+        if not later:
+            self._issue_sum(acc, "stage")
+            running.append(acc.name)
 
     def _until(self, names: set[str] | frozenset[str], running: list[str]) -> None:
         """Wait for those of the running products that are among `names`; they end in the order of their issue."""

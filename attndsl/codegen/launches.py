@@ -144,10 +144,12 @@ def hopper_launch(
             case "descriptor":
                 box = []
                 for side in boxes[a.name].box:
-                    b, half, _ = side.partition("//2")
+                    b, _, part = side.partition("*")
                     code = f'cfg["{b}"]' if b in blocks else b
                     code = f"padded({lengths[pads[b]]}, 2)" if b in pads else code
-                    box.append(code + (" // 2" if half else ""))
+                    if part:
+                        code += f' * cfg["{part.removesuffix("//128")}"] // 128'
+                    box.append(code)
                 d, tensor = boxes[a.name], tensors[rest]
                 if d.turned is not None:
                     tensor = f"turned({tensor}, {d.turned})"

@@ -28,7 +28,7 @@ Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 

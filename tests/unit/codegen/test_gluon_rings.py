@@ -223,7 +223,8 @@ def test_nobody_waits_for_ever(example: str, apart: int) -> None:
     for kernel in kernels:
         produce, consume = functions(text, kernel, Names(surroundings()))
         given = barriers(text, kernel)
-        given |= {"STAGES": STAGES, "GROUPS": GROUPS, "APART": apart, "programs": 6, "run": 1}
+        given |= {"STAGES": STAGES, "GROUPS": GROUPS, "APART": apart, "HELD": apart}
+        given |= {"programs": 6, "run": 1}
         given |= {"start": 0, "G": 2, "w": 40, "turns_ptr": Turns(6), "turn_slot": Dealt()}
         given |= dict.fromkeys(("BLOCK_I", "BLOCK_J", "E_PAD", "F_PAD", "E", "F"), 32)
         assert played(produce, consume, given) == [], kernel

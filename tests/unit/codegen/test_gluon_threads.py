@@ -93,7 +93,9 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
     for name, kind, of in row["arguments"]:
         if kind.startswith("descriptor"):
             tensor, *sides = of.split()
-            pads = {"E_PAD": dim, "F_PAD": dim, "E_PAD//2": dim // 2, **config}
+            pads = {"E_PAD": dim, "F_PAD": dim, **config}
+            if "across" in facts:  # as many columns as a group adds
+                pads["E_PAD*BLOCK_I//128"] = dim * config["BLOCK_I"] // 128
             box = [pads.get(x) or int(x) for x in sides]
             given[name] = Tiles(made[tensor] if tensor in made else known[tensor].float(), box)
         elif name == "turns_ptr":
