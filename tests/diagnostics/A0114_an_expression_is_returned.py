@@ -1,3 +1,6 @@
+"""What is returned has a name."""
+# ruff: noqa: F821
+
 from attndsl import Tensor, attention_spec
 
 
