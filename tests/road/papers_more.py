@@ -1,6 +1,6 @@
 """Programs after recent papers: rows of `programs`, which `papers` leads to.
 
-None of them was wrong when it was written; together they use most pairs of features that the language has.
+None of them was wrong when it was written; together they use most features of the language.
 """
 
 from __future__ import annotations
