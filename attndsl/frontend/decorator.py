@@ -138,14 +138,16 @@ class _Reader:
         start = self.source.text.index(f.name, self.offset(f.lineno, f.col_offset) + len(word))
         return ast.Ident(f.name, span=Span(self.source, start, start + len(f.name)))
 
-    def refuse(self, node: py.expr | py.stmt | py.arg, title: str, label: str = "") -> NoReturn:
+    def refuse(
+        self, node: py.expr | py.stmt | py.arg, title: str, label: str = "", help: str = ""
+    ) -> NoReturn:
         raise DiagnosticError(
             Diagnostic(
                 "A0114",
                 title,
                 self.span(node),
                 label or "not part of the language",
-                "see `attndsl explain A0114` for the form of such a function",
+                help or "see `attndsl explain A0114` for the form of such a function",
             )
         )
 
@@ -239,6 +241,9 @@ class _Reader:
         made: list[ast.Decl] = []
         for k, value in enumerate(values):
             bare = value.value if isinstance(value, py.Subscript) else value
+            if not isinstance(bare, py.Name):
+                how = "assign it first, `O[i, f] = …`, and `return O`"
+                self.refuse(value, "an output has no name", "an expression is returned", how)
             name = self.ident(bare, "an output")
             if declared is not None:
                 dims: tuple[ast.Expr, ...] | None = declared[k]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.road import more_programs, papers, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
+from tests.road import more_programs, papers, papers_more, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.harness import small_tiles
 from tests.road.programs import PROGRAMS, check
 
 ROOT = Path(__file__).parents[2]
-PARTS = 7  # of all programs, each a test that ends in time
+PARTS = 9  # of all programs, each a test that ends in time
 
 # What once went wrong, and one or two of each kind; the others are slow tests.
 QUICK = {

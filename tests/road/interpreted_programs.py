@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from tests.road import more_programs, papers, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
+from tests.road import more_programs, papers, papers_more, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.programs import check
 
 
