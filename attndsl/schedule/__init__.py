@@ -16,7 +16,7 @@ from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.prepare import prepare
-from attndsl.schedule.restarts import chunks_alone, restarting, tried
+from attndsl.schedule.restarts import Restart, chunks_alone, restarting, tried
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -63,7 +63,7 @@ def schedule(
         if wrt is None:
             own = [o.name for o in cascade.outputs]
 
-            def one(sums: Mapping[str, str]) -> Plan:
+            def one(sums: Mapping[str, Restart]) -> Plan:
                 forward = plan_forward(cascade, (), wide, kinds, restarted=sums)
                 chunks_alone(forward, sums)
                 return forward
@@ -78,7 +78,7 @@ def schedule(
         g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))
         kept = tuple(r for r in g.residuals if r not in g.cotangents)
 
-        def both(sums: Mapping[str, str]) -> tuple[Plan, Plan]:
+        def both(sums: Mapping[str, Restart]) -> tuple[Plan, Plan]:
             forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents, sums)
             chunks_alone(forward, sums)
             backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept, sums)
@@ -139,7 +139,7 @@ def plan_forward(
     wide: tuple[str, ...] = (),
     kinds: dict[str, Kind] | None = None,
     declared: Collection[str] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
 
@@ -182,7 +182,7 @@ def plan_backward(
     gradients: dict[str, str],
     kinds: dict[str, Kind] | None = None,
     kept: tuple[str, ...] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`.
 

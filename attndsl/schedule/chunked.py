@@ -50,7 +50,7 @@ from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.restarts import across
+from attndsl.schedule.restarts import Restart, across, at_hand, within
 from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
@@ -86,7 +86,7 @@ class ChunkBuilder(Builder):
         self.outer: Expr = Const(1.0)  # what multiplies the sum in which it does
         self.matrix: Expr | None = None  # what multiplies it there
         self.later: list[Callable[[], None]] = []  # what waits until it is known
-        self.restarted: Mapping[str, str] = {}  # sums that begin anew, each with its partner
+        self.restarted: Mapping[str, Restart] = {}  # sums that begin anew, each with its partner
         self.begun: frozenset[str] = frozenset()  # the reductions that they are made of
         self.direct: set[Read] = set()  # reads of them as they are
         self.carried: list[t.Stmt] = []  # the states themselves
@@ -167,7 +167,10 @@ class ChunkBuilder(Builder):
         return rest
 
     def read(self, e: Read, final: bool) -> X:
-        if e.tensor in self.restarted and e not in self.direct:
+        if e.tensor in self.restarted and e.tensor != self.target and e not in self.direct:
+            here = within(self, e)
+            if here is not None:
+                return here
             self.direct.add(e)
             beside = across(self, e)
             found = self.read(e, final) if beside is None else self.eval(beside, final, e.tensor)
@@ -226,6 +229,8 @@ class ChunkBuilder(Builder):
         They are where the exponent is 0 at one point, or of sums that begin anew. A score and a running maximum may be
         far apart, and either without bound.
         """
+        if all(at_hand(self, x) for x in reads(a) | reads(b)):
+            return X(Const(0.0))  # they are sums of the chunk
         for e, other in ((a, b), (b, a)):
             if self.col not in free(e) or self.row in free(e):
                 continue

@@ -31,7 +31,7 @@ from attndsl.schedule.levels import Key, cone, reduced
 from attndsl.schedule.loops import loop_axis, loop_bounds
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.ranges import build_sweep
-from attndsl.schedule.restarts import begun
+from attndsl.schedule.restarts import Restart, begun
 from attndsl.schedule.tile import Axis, Role
 from attndsl.schedule.values import CHOICE, X
 
@@ -99,7 +99,7 @@ def build_chunked(
     rows: frozenset[str],
     name: str,
     also: tuple[str, ...] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> t.TileProgram:
     """The kernel of one target by chunks, and of row statistics `also` that are made on the way.
 

@@ -13,9 +13,11 @@ the row itself (`C`, the partner) or without.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from attndsl.analysis.linearity import NotLinear
+from attndsl.analysis.ranks import Kind
 from attndsl.analysis.reach import reach
 from attndsl.cascade.monomials import polynomial
 from attndsl.cascade.nodes import (
@@ -24,7 +26,9 @@ from attndsl.cascade.nodes import (
     Compare,
     Const,
     Define,
+    DType,
     Expr,
+    Extent,
     Index,
     Logic,
     Position,
@@ -37,12 +41,28 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import children, free, reads, rewrite, substitute
 from attndsl.schedule.forms import positions
 from attndsl.schedule.outcomes import Refused
-from attndsl.schedule.tile import Block, Origin, Plan, Role, TileProgram
+from attndsl.schedule.products import fold
+from attndsl.schedule.tile import Block, Origin, Plan, Role, Scan, TileProgram, Val
+from attndsl.schedule.values import MINUS, X
 
 if TYPE_CHECKING:
     from attndsl.schedule.chunked import ChunkBuilder
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A sum that restarts: `partner` is the one of the same body that has the row itself."""
+
+    partner: str
+    indices: tuple[str, ...]
+    row: int
+    """The place of the row among the indices."""
+    over: str
+    body: Expr
+    itself: bool
+
 
 # A multiple of every chunk.
 WIDTH = 1024
@@ -50,15 +70,15 @@ WIDTH = 1024
 
 def restarting(
     forward: Cascade, backward: Cascade | None, declared: Iterable[str]
-) -> dict[str, str]:
-    """The sums that may restart, each with the one of the same body that has the row itself."""
+) -> dict[str, Restart]:
+    """The sums that may restart."""
     groups: dict[object, dict[bool, Define]] = {}
     for d in forward.body:
         known = _running(d)
         if known is not None:
             key, itself = known
             groups.setdefault(key, {})[itself] = d
-    out: dict[str, str] = {}
+    out: dict[str, Restart] = {}
     for group in groups.values():
         if True not in group or {d.tensor for d in group.values()} & {*declared}:
             continue
@@ -73,11 +93,16 @@ def restarting(
             if e is not None
         ]
         if all(_unmoved(e, place) for e in exprs):
-            out |= dict.fromkeys(place, group[True].tensor)
+            for itself, d in group.items():
+                e = d.expr
+                assert isinstance(e, Reduce)
+                partner = group[True].tensor
+                made = Restart(partner, d.indices, place[d.tensor], e.indices[0], e.body, itself)
+                out[d.tensor] = made
     return out
 
 
-def tried(plan: Callable[[Mapping[str, str]], T], sums: Mapping[str, str]) -> T:
+def tried(plan: Callable[[Mapping[str, Restart]], T], sums: Mapping[str, Restart]) -> T:
     """A plan in which sums restart, if there is one; else one in which they go on."""
     if not sums:
         return plan({})
@@ -87,7 +112,7 @@ def tried(plan: Callable[[Mapping[str, str]], T], sums: Mapping[str, str]) -> T:
         return plan({})
 
 
-def chunks_alone(plan: Plan, sums: Mapping[str, str]) -> None:
+def chunks_alone(plan: Plan, sums: Mapping[str, Restart]) -> None:
     """Raises: Refused, if kernels that do not go by chunks read these sums."""
     for k in plan.steps:
         if not isinstance(k, TileProgram) or k.of(Role.PAIR) or k.follows:
@@ -161,6 +186,77 @@ def begun(c: Cascade, sums: Iterable[str]) -> frozenset[str]:
     return frozenset(made)
 
 
+def at_hand(b: ChunkBuilder, tensor: str) -> bool:
+    """Whether what a restarting sum adds up is one number for each position, which this pass is given."""
+    known = b.restarted.get(tensor)
+    if known is None or tensor not in b.defs:
+        return False
+    given = {x.name for x in b.cascade.inputs}
+    features = any(b.ranks.kind(i) is Kind.FEATURE for i in known.indices)
+    return reads(known.body) <= given and not features
+
+
+def within(b: ChunkBuilder, e: Read) -> X | None:
+    """A sum of one number for each position, from the chunk's first one on; None where what it sums is not at hand.
+
+    Numbers of one chunk are added where they are, by a scan: nothing of the sum is read, and no kernel goes ahead.
+
+    Raises: Refused, at a point that is neither of the chunk nor beside it.
+    """
+    known = b.restarted[e.tensor]
+    if not at_hand(b, e.tensor):
+        return None
+    place = e.subs[known.row]
+    others = {
+        i: s for k, (i, s) in enumerate(zip(known.indices, e.subs, strict=True)) if k != known.row
+    }
+
+    def number(at: Expr) -> Expr:
+        return substitute(known.body, {**others, known.over: at})
+
+    for axis in (b.row, b.col):
+        if place in (Position(axis), Index(axis)):
+            v, run = _scan(b, e, number, axis)
+            return run if known.itself else b.combine(MINUS, [run, v], DType.FLOAT, e.tensor)
+    v, _ = _scan(b, e, number, b.row)
+    assert isinstance(v.expr, Val)
+    key = ("chunk", known.partner, e.subs[: known.row])
+    if key not in b.memo:
+        made = fold(b, Reduction.SUM, v.expr.name, v, b.row, "chunk")
+        assert isinstance(made.expr, Val)
+        b.memo[key] = b.made[made.expr.name] = made
+    total = b.memo[key]
+    before, after = b.before, b.after
+    own = number(place)
+    reached = Compare("==", before.place, before.inside)
+    if place not in (before.inside, after.inside):
+        raise Refused("A0405", f"`{e.tensor}` is read beside its chunk", e.span)
+    whole = after if b.ascending else before
+    inside: Expr = total.expr if place == whole.inside else Const(0.0)
+    if known.itself and not b.ascending:  # that of the point itself
+        inside = Binary(
+            "+", inside, Select(reached, own, Const(0.0)) if place == whole.inside else own
+        )
+    elif not known.itself and b.ascending:
+        inside = Binary("-", inside, own)
+    return b.eval(inside, False, e.tensor)
+
+
+def _scan(b: ChunkBuilder, e: Read, number: Callable[[Expr], Expr], axis: str) -> tuple[X, X]:
+    """The numbers of a chunk along one of its axes, and their running sum."""
+    known = b.restarted[e.tensor]
+    key = ("scan", known.partner, axis, e.subs[: known.row])
+    if key not in b.memo:
+        there = Compare("<", Position(axis), Extent(b.axes[b.col].rank))
+        x = b.eval(Select(there, number(Position(axis)), Const(0.0)), False, e.tensor)
+        v = b.value(x, f"{known.partner}_s")
+        run = b.names.fresh(f"{known.partner}_run")
+        b.place(x.on).append(Scan(run, b.order(x.dims), v, axis, False))
+        b.memo[key] = X(Val(v), x.dims, x.on)
+        b.memo[*key, "run"] = b.made[run] = X(Val(run), x.dims, x.on)
+    return b.memo[key], b.memo[*key, "run"]
+
+
 def begins(place: Expr) -> Expr:
     """Whether a stretch begins at a position."""
     return Compare("==", Binary("*", Binary("//", place, Const(WIDTH)), Const(WIDTH)), place)
@@ -181,12 +277,12 @@ def across(b: ChunkBuilder, e: Read) -> Expr | None:
 
     def partner(place: Expr) -> Expr:
         subs = (*e.subs[:k], b.anchor(place).inside, *e.subs[k + 1 :])
-        return Read(b.restarted[e.tensor], subs, span=e.span)
+        return Read(b.restarted[e.tensor].partner, subs, span=e.span)
 
     if b.ascending:
         other, begin = partner(Binary("-", first, Const(1))), first
         reached = Compare("==", first, b.anchor(first).inside)
-        moved = Const(0.0) if b.restarted[e.tensor] == e.tensor else Binary("-", e, other)
+        moved = Const(0.0) if b.restarted[e.tensor].itself else Binary("-", e, other)
     else:
         begin = Binary("+", first, Block(b.row))
         other = partner(Binary("-", begin, Const(1)))
