@@ -229,13 +229,14 @@ class ChunkBuilder(Builder):
         They are where the exponent is 0 at one point, or of sums that begin anew. A score and a running maximum may be
         far apart, and either without bound.
         """
-        if all(at_hand(self, x) for x in reads(a) | reads(b)):
+        names = reads(a) | reads(b)
+        if names and all(at_hand(self, x) for x in names):
             return X(Const(0.0))  # they are sums of the chunk
         for e, other in ((a, b), (b, a)):
             if self.col not in free(e) or self.row in free(e):
                 continue
             alike = positions(at(e, self.col, Position(self.row))) == positions(other)
-            if alike or reads(a) | reads(b) <= self.restarted.keys():
+            if alike or names <= self.restarted.keys():
                 begin = self.anchor(Origin(self.row)).inside
                 return self.eval(at(e, self.col, begin), False, "reference")
         return None
