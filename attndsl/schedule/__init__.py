@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from attndsl.analysis.exponents import in_exponents
@@ -16,7 +17,7 @@ from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.prepare import prepare
-from attndsl.schedule.restarts import Restart, chunks_alone, restarting, tried
+from attndsl.schedule.restarts import Restart, chunks_alone, made_again, restarting, tried
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -76,18 +77,23 @@ def schedule(
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))
-        kept = tuple(r for r in g.residuals if r not in g.cotangents)
 
-        def both(sums: Mapping[str, Restart]) -> tuple[Plan, Plan]:
+        def both(g: Gradient, sums: Mapping[str, Restart]) -> Scheduled:
+            kept = tuple(r for r in g.residuals if r not in g.cotangents)
             forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents, sums)
             chunks_alone(forward, sums)
             backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept, sums)
             chunks_alone(backward, sums)
-            return forward, backward
+            return Scheduled(forward, g, backward, kinds)
 
         sums = restarting(g.forward, g.backward, g.cotangents)
-        forward, backward = tried(both, sums)
-        return Scheduled(forward, g, backward, kinds)
+        again = made_again(g, sums, classify(g.forward, kinds)) if sums else None
+        if again is not None:
+            try:
+                return both(again, sums)
+            except Refused:
+                pass
+        return tried(partial(both, g), sums)
 
     made = settle(cascade, attempt, kinds)
     g = made.gradient

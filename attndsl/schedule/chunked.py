@@ -230,7 +230,7 @@ class ChunkBuilder(Builder):
         far apart, and either without bound.
         """
         names = reads(a) | reads(b)
-        if names and all(at_hand(self, x) for x in names):
+        if names and names <= self.restarted.keys() and all(map(self.in_chunk, names)):
             return X(Const(0.0))  # they are sums of the chunk
         for e, other in ((a, b), (b, a)):
             if self.col not in free(e) or self.row in free(e):
@@ -240,6 +240,10 @@ class ChunkBuilder(Builder):
                 begin = self.anchor(Origin(self.row)).inside
                 return self.eval(at(e, self.col, begin), False, "reference")
         return None
+
+    def in_chunk(self, tensor: str) -> bool:
+        """Whether a restarting sum is added up where it is read."""
+        return at_hand(self.cascade, self.ranks, tensor, self.restarted[tensor])
 
     # --- anchors: where a state stands ---------------------------------------------------------------------------
 

@@ -13,13 +13,15 @@ the row itself (`C`, the partner) or without.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from attndsl.analysis.linearity import NotLinear
-from attndsl.analysis.ranks import Kind
+from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.analysis.reach import reach
+from attndsl.cascade.autodiff import Gradient
 from attndsl.cascade.monomials import polynomial
+from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -31,6 +33,7 @@ from attndsl.cascade.nodes import (
     Extent,
     Index,
     Logic,
+    Param,
     Position,
     Read,
     Reduce,
@@ -38,7 +41,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.walk import children, free, reads, rewrite, substitute
+from attndsl.cascade.walk import children, free, reads, rename, rewrite, substitute, walk
 from attndsl.schedule.forms import positions
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.products import fold
@@ -100,6 +103,45 @@ def restarting(
                 made = Restart(partner, d.indices, place[d.tensor], e.indices[0], e.body, itself)
                 out[d.tensor] = made
     return out
+
+
+def made_again(g: Gradient, sums: Mapping[str, Restart], ranks: Ranks) -> Gradient | None:
+    """A gradient whose backward pass adds these sums up again, one number for each position, instead of reading them.
+
+    None where there are none. A chunk reads what is added up where it would read the sum.
+    """
+    given = {t.name: t for t in g.forward.inputs}
+    again = [
+        x
+        for x, known in sums.items()
+        if x in g.residuals
+        and reads(known.body) <= given.keys()
+        and not any(isinstance(n, Param) for n in walk(known.body))
+        and not any(ranks.kind(i) is Kind.FEATURE for i in known.indices)
+    ]
+    if not again:
+        return None
+    names, made = Names(g.backward), list[Define]()
+    inputs = {t.name: t for t in g.backward.inputs if t.name not in again}
+    known_ranks = set(names.ranks)
+    for x in again:
+        d = g.forward.define(x)
+        new = names.index(Names(g.forward).root(sums[x].over))
+        made.append(replace(d, expr=rename(d.expr, {sums[x].over: new})))
+        inputs |= {n: given[n] for n in sorted(reads(d.expr)) if n not in inputs}
+    more = tuple(r for n, r in names.ranks.items() if n not in known_ranks)
+    outputs = tuple(o for o in g.forward.outputs if o.name not in again)
+    return replace(
+        g,
+        forward=replace(g.forward, outputs=outputs),
+        backward=replace(
+            g.backward,
+            inputs=tuple(inputs.values()),
+            ranks=(*g.backward.ranks, *more),
+            body=(*made, *g.backward.body),
+        ),
+        residuals=tuple(r for r in g.residuals if r not in again),
+    )
 
 
 def tried(plan: Callable[[Mapping[str, Restart]], T], sums: Mapping[str, Restart]) -> T:
@@ -186,14 +228,11 @@ def begun(c: Cascade, sums: Iterable[str]) -> frozenset[str]:
     return frozenset(made)
 
 
-def at_hand(b: ChunkBuilder, tensor: str) -> bool:
+def at_hand(c: Cascade, ranks: Ranks, tensor: str, known: Restart) -> bool:
     """Whether what a restarting sum adds up is one number for each position, which this pass is given."""
-    known = b.restarted.get(tensor)
-    if known is None or tensor not in b.defs:
-        return False
-    given = {x.name for x in b.cascade.inputs}
-    features = any(b.ranks.kind(i) is Kind.FEATURE for i in known.indices)
-    return reads(known.body) <= given and not features
+    given = {x.name for x in c.inputs}
+    features = any(ranks.kind(i) is Kind.FEATURE for i in known.indices)
+    return tensor in c.defined and reads(known.body) <= given and not features
 
 
 def within(b: ChunkBuilder, e: Read) -> X | None:
@@ -204,7 +243,7 @@ def within(b: ChunkBuilder, e: Read) -> X | None:
     Raises: Refused, at a point that is neither of the chunk nor beside it.
     """
     known = b.restarted[e.tensor]
-    if not at_hand(b, e.tensor):
+    if not at_hand(b.cascade, b.ranks, e.tensor, known):
         return None
     place = e.subs[known.row]
     others = {
