@@ -265,20 +265,13 @@ def within(b: ChunkBuilder, e: Read) -> X | None:
         assert isinstance(made.expr, Val)
         b.memo[key] = b.made[made.expr.name] = made
     total = b.memo[key]
-    before, after = b.before, b.after
-    own = number(place)
-    reached = Compare("==", before.place, before.inside)
-    if place not in (before.inside, after.inside):
-        raise Refused("A0405", f"`{e.tensor}` is read beside its chunk", e.span)
-    whole = after if b.ascending else before
-    inside: Expr = total.expr if place == whole.inside else Const(0.0)
-    if known.itself and not b.ascending:  # that of the point itself
-        inside = Binary(
-            "+", inside, Select(reached, own, Const(0.0)) if place == whole.inside else own
-        )
-    elif not known.itself and b.ascending:
-        inside = Binary("-", inside, own)
-    return b.eval(inside, False, e.tensor)
+    # Beside a chunk stands what is added up before its first position, and before the next one's.
+    first, last = (b.before, b.after) if b.ascending else (b.after, b.before)
+    if place == first.inside:
+        return X(Const(0.0))
+    if place == last.inside:
+        return total
+    raise Refused("A0405", f"`{e.tensor}` is read beside its chunk", e.span)
 
 
 def _scan(b: ChunkBuilder, e: Read, number: Callable[[Expr], Expr], axis: str) -> tuple[X, X]:
@@ -286,7 +279,8 @@ def _scan(b: ChunkBuilder, e: Read, number: Callable[[Expr], Expr], axis: str) -
     known = b.restarted[e.tensor]
     key = ("scan", known.partner, axis, e.subs[: known.row])
     if key not in b.memo:
-        there = Compare("<", Position(axis), Extent(b.axes[b.col].rank))
+        index = known.indices[known.row]
+        there = Compare("<", Position(axis), Extent(b.ranks.of.get(index, index)))
         x = b.eval(Select(there, number(Position(axis)), Const(0.0)), False, e.tensor)
         v = b.value(x, f"{known.partner}_s")
         run = b.names.fresh(f"{known.partner}_run")
