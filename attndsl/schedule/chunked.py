@@ -48,9 +48,10 @@ from attndsl.schedule.forms import is_large, positions, product_of
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
+from attndsl.schedule.nearby import across, within
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.restarts import Restart, across, at_hand, within
+from attndsl.schedule.restarts import Restart, at_hand
 from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
