@@ -37,7 +37,9 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     pairs = {a.name: program.stands_for(a.name) for a in program.of(Role.PAIR)}
     moving = {stream, *pairs}
     blocked = {*full, *tiles, *moving}
-    wide = {*full, *tiles} if pairs else {*full}
+    # A chunk ahead of its walk has rows for tiles: numbers of one for each are no measure of what is multiplied.
+    rows = {*pairs.values()}
+    wide = {*full, *(x for x in tiles if x not in rows)} if pairs else {*full}
     # The ranges of a sweep do the same work; the last has the masks besides.
     swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
     inside = {id(s) for s in swept}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from attndsl.analysis.exponents import in_exponents
@@ -16,7 +17,7 @@ from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.prepare import prepare
-from attndsl.schedule.restarts import chunks_alone, restarting, tried
+from attndsl.schedule.restarts import Restart, chunks_alone, made_again, restarting, tried
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -63,7 +64,7 @@ def schedule(
         if wrt is None:
             own = [o.name for o in cascade.outputs]
 
-            def one(sums: Mapping[str, str]) -> Plan:
+            def one(sums: Mapping[str, Restart]) -> Plan:
                 forward = plan_forward(cascade, (), wide, kinds, restarted=sums)
                 chunks_alone(forward, sums)
                 return forward
@@ -75,18 +76,23 @@ def schedule(
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))
-        kept = tuple(r for r in g.residuals if r not in g.cotangents)
 
-        def both(sums: Mapping[str, str]) -> tuple[Plan, Plan]:
+        def both(g: Gradient, sums: Mapping[str, Restart]) -> Scheduled:
+            kept = tuple(r for r in g.residuals if r not in g.cotangents)
             forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents, sums)
             chunks_alone(forward, sums)
             backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept, sums)
             chunks_alone(backward, sums)
-            return forward, backward
+            return Scheduled(forward, g, backward, kinds)
 
         sums = restarting(g.forward, g.backward, g.cotangents)
-        forward, backward = tried(both, sums)
-        return Scheduled(forward, g, backward, kinds)
+        again = made_again(g, sums, classify(g.forward, kinds)) if sums else None
+        if again is not None:
+            try:
+                return both(again, sums)
+            except Refused:
+                pass
+        return tried(partial(both, g), sums)
 
     made = settle(cascade, attempt, kinds)
     g = made.gradient
@@ -138,7 +144,7 @@ def plan_forward(
     wide: tuple[str, ...] = (),
     kinds: dict[str, Kind] | None = None,
     declared: Collection[str] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
 
@@ -181,7 +187,7 @@ def plan_backward(
     gradients: dict[str, str],
     kinds: dict[str, Kind] | None = None,
     kept: tuple[str, ...] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`.
 

@@ -48,9 +48,10 @@ from attndsl.schedule.forms import is_large, positions, product_of
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
+from attndsl.schedule.nearby import across, within
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.restarts import across
+from attndsl.schedule.restarts import Restart, at_hand
 from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
@@ -86,7 +87,7 @@ class ChunkBuilder(Builder):
         self.outer: Expr = Const(1.0)  # what multiplies the sum in which it does
         self.matrix: Expr | None = None  # what multiplies it there
         self.later: list[Callable[[], None]] = []  # what waits until it is known
-        self.restarted: Mapping[str, str] = {}  # sums that begin anew, each with its partner
+        self.restarted: Mapping[str, Restart] = {}  # sums that begin anew, each with its partner
         self.begun: frozenset[str] = frozenset()  # the reductions that they are made of
         self.direct: set[Read] = set()  # reads of them as they are
         self.carried: list[t.Stmt] = []  # the states themselves
@@ -167,7 +168,10 @@ class ChunkBuilder(Builder):
         return rest
 
     def read(self, e: Read, final: bool) -> X:
-        if e.tensor in self.restarted and e not in self.direct:
+        if e.tensor in self.restarted and e.tensor != self.target and e not in self.direct:
+            here = within(self, e)
+            if here is not None:
+                return here
             self.direct.add(e)
             beside = across(self, e)
             found = self.read(e, final) if beside is None else self.eval(beside, final, e.tensor)
@@ -226,14 +230,21 @@ class ChunkBuilder(Builder):
         They are where the exponent is 0 at one point, or of sums that begin anew. A score and a running maximum may be
         far apart, and either without bound.
         """
+        names = reads(a) | reads(b)
+        if names and names <= self.restarted.keys() and all(map(self.in_chunk, names)):
+            return X(Const(0.0))  # they are sums of the chunk
         for e, other in ((a, b), (b, a)):
             if self.col not in free(e) or self.row in free(e):
                 continue
             alike = positions(at(e, self.col, Position(self.row))) == positions(other)
-            if alike or reads(a) | reads(b) <= self.restarted.keys():
+            if alike or names <= self.restarted.keys():
                 begin = self.anchor(Origin(self.row)).inside
                 return self.eval(at(e, self.col, begin), False, "reference")
         return None
+
+    def in_chunk(self, tensor: str) -> bool:
+        """Whether a restarting sum is added up where it is read."""
+        return at_hand(self.cascade, self.ranks, tensor, self.restarted[tensor])
 
     # --- anchors: where a state stands ---------------------------------------------------------------------------
 

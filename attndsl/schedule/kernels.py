@@ -31,7 +31,7 @@ from attndsl.schedule.levels import Key, cone, reduced
 from attndsl.schedule.loops import loop_axis, loop_bounds
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.ranges import build_sweep
-from attndsl.schedule.restarts import begun
+from attndsl.schedule.restarts import Restart, at_hand, begun
 from attndsl.schedule.tile import Axis, Role
 from attndsl.schedule.values import CHOICE, X
 
@@ -99,7 +99,7 @@ def build_chunked(
     rows: frozenset[str],
     name: str,
     also: tuple[str, ...] = (),
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> t.TileProgram:
     """The kernel of one target by chunks, and of row statistics `also` that are made on the way.
 
@@ -114,7 +114,8 @@ def build_chunked(
     col = stream if stream != tile else stream + "_s"
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
-    b = ChunkBuilder(c, ranks, axes, done, rows)
+    hand = {x for x, sums in restarted.items() if x != member and at_hand(c, ranks, x, sums)}
+    b = ChunkBuilder(c, ranks, axes, done | hand, rows)
     b.target, b.restarted, b.begun = member, restarted, begun(c, restarted)
     if member in cone(b.defs, member, done, itself=True):
         b.member = member

@@ -32,6 +32,7 @@ from attndsl.schedule.maps import Maps
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
+from attndsl.schedule.restarts import Restart
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.systems import bounded_systems
@@ -63,7 +64,7 @@ def plan(
     row_order: tuple[str, ...] = (),
     given: tuple[str, ...] = (),
     maps: bool = True,
-    restarted: Mapping[str, str] = MappingProxyType({}),
+    restarted: Mapping[str, Restart] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of one pass.
 
@@ -231,6 +232,7 @@ def _kernels(
             for x in members
             if x in cone(defs, m, done)
             and x not in taken
+            and x not in ready.restarted
             and not any(ranks.kind(i) is Kind.FEATURE for i in defs[x].indices)
         ]
         for also in (way, []) if way else ([],):

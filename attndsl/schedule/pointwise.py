@@ -65,6 +65,8 @@ def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> 
     source:   FlashAttention's exponentials (Dao et al. 2022, arXiv:2205.14135)
     """
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
+    if y.expr == Const(0.0):
+        return kernel.combine(Call("exp", (Const(0),)), [x], DType.FLOAT, name)
     if y.dims < x.dims and x.dtype is DType.FLOAT and y.dtype is DType.FLOAT:
         if may_be_empty(kernel, b):
             y = finite(kernel, y, name)
@@ -79,7 +81,9 @@ def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> 
     if reference is not None:
         sides = []
         for z in (x, y):
-            near = kernel.combine(MINUS, [z, reference], DType.FLOAT, name)
+            near = z
+            if reference.expr != Const(0.0):
+                near = kernel.combine(MINUS, [z, reference], DType.FLOAT, name)
             scaled = kernel.combine(TIMES, [near, X(Const(LOG2E))], DType.FLOAT, name)
             sides.append(kernel.bind(scaled, name))
         diff = kernel.combine(MINUS, sides, DType.FLOAT, name)

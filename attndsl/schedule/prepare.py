@@ -28,6 +28,7 @@ from attndsl.schedule.bounded import bound_terms
 from attndsl.schedule.columns import split_columns
 from attndsl.schedule.forms import factors, in_order, is_large, is_scatter, product_of
 from attndsl.schedule.normal import normalize
+from attndsl.schedule.restarts import Restart
 from attndsl.schedule.roots import split_roots
 from attndsl.schedule.rows import split_rows
 from attndsl.schedule.scans import nested, one_way
@@ -51,7 +52,7 @@ class Prepared:
     """The ranks that number these blocks: `(name, of, width)`."""
     exact: frozenset[str] = frozenset()
     """Sums from operands that are not rounded."""
-    restarted: Mapping[str, str] = field(default_factory=dict)
+    restarted: Mapping[str, Restart] = field(default_factory=dict)
     """Running sums that begin anew, each with the one of the same body that has the row itself."""
 
 

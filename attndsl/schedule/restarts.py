@@ -13,11 +13,15 @@ the row itself (`C`, the partner) or without.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from attndsl.analysis.linearity import NotLinear
+from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.analysis.reach import reach
+from attndsl.cascade.autodiff import Gradient
 from attndsl.cascade.monomials import polynomial
+from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -26,23 +30,33 @@ from attndsl.cascade.nodes import (
     Define,
     Expr,
     Index,
-    Logic,
+    Param,
     Position,
     Read,
     Reduce,
     Reduction,
-    Select,
     Unary,
 )
-from attndsl.cascade.walk import children, free, reads, rewrite, substitute
+from attndsl.cascade.walk import children, free, reads, rename, rewrite, substitute, walk
 from attndsl.schedule.forms import positions
 from attndsl.schedule.outcomes import Refused
-from attndsl.schedule.tile import Block, Origin, Plan, Role, TileProgram
-
-if TYPE_CHECKING:
-    from attndsl.schedule.chunked import ChunkBuilder
+from attndsl.schedule.tile import Plan, Role, TileProgram
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A sum that restarts: `partner` is the one of the same body that has the row itself."""
+
+    partner: str
+    indices: tuple[str, ...]
+    row: int
+    """The place of the row among the indices."""
+    over: str
+    body: Expr
+    itself: bool
+
 
 # A multiple of every chunk.
 WIDTH = 1024
@@ -50,15 +64,15 @@ WIDTH = 1024
 
 def restarting(
     forward: Cascade, backward: Cascade | None, declared: Iterable[str]
-) -> dict[str, str]:
-    """The sums that may restart, each with the one of the same body that has the row itself."""
+) -> dict[str, Restart]:
+    """The sums that may restart."""
     groups: dict[object, dict[bool, Define]] = {}
     for d in forward.body:
         known = _running(d)
         if known is not None:
             key, itself = known
             groups.setdefault(key, {})[itself] = d
-    out: dict[str, str] = {}
+    out: dict[str, Restart] = {}
     for group in groups.values():
         if True not in group or {d.tensor for d in group.values()} & {*declared}:
             continue
@@ -73,11 +87,55 @@ def restarting(
             if e is not None
         ]
         if all(_unmoved(e, place) for e in exprs):
-            out |= dict.fromkeys(place, group[True].tensor)
+            for itself, d in group.items():
+                e = d.expr
+                assert isinstance(e, Reduce)
+                partner = group[True].tensor
+                made = Restart(partner, d.indices, place[d.tensor], e.indices[0], e.body, itself)
+                out[d.tensor] = made
     return out
 
 
-def tried(plan: Callable[[Mapping[str, str]], T], sums: Mapping[str, str]) -> T:
+def made_again(g: Gradient, sums: Mapping[str, Restart], ranks: Ranks) -> Gradient | None:
+    """A gradient whose backward pass adds these sums up again, one number for each position, instead of reading them.
+
+    None where there are none. A chunk reads what is added up where it would read the sum.
+    """
+    given = {t.name: t for t in g.forward.inputs}
+    again = [
+        x
+        for x, known in sums.items()
+        if x in g.residuals
+        and reads(known.body) <= given.keys()
+        and not any(isinstance(n, Param) for n in walk(known.body))
+        and not any(ranks.kind(i) is Kind.FEATURE for i in known.indices)
+    ]
+    if not again:
+        return None
+    names, made = Names(g.backward), list[Define]()
+    inputs = {t.name: t for t in g.backward.inputs if t.name not in again}
+    known_ranks = set(names.ranks)
+    for x in again:
+        d = g.forward.define(x)
+        new = names.index(Names(g.forward).root(sums[x].over))
+        made.append(replace(d, expr=rename(d.expr, {sums[x].over: new})))
+        inputs |= {n: given[n] for n in sorted(reads(d.expr)) if n not in inputs}
+    more = tuple(r for n, r in names.ranks.items() if n not in known_ranks)
+    outputs = tuple(o for o in g.forward.outputs if o.name not in again)
+    return replace(
+        g,
+        forward=replace(g.forward, outputs=outputs),
+        backward=replace(
+            g.backward,
+            inputs=tuple(inputs.values()),
+            ranks=(*g.backward.ranks, *more),
+            body=(*made, *g.backward.body),
+        ),
+        residuals=tuple(r for r in g.residuals if r not in again),
+    )
+
+
+def tried(plan: Callable[[Mapping[str, Restart]], T], sums: Mapping[str, Restart]) -> T:
     """A plan in which sums restart, if there is one; else one in which they go on."""
     if not sums:
         return plan({})
@@ -87,7 +145,7 @@ def tried(plan: Callable[[Mapping[str, str]], T], sums: Mapping[str, str]) -> T:
         return plan({})
 
 
-def chunks_alone(plan: Plan, sums: Mapping[str, str]) -> None:
+def chunks_alone(plan: Plan, sums: Mapping[str, Restart]) -> None:
     """Raises: Refused, if kernels that do not go by chunks read these sums."""
     for k in plan.steps:
         if not isinstance(k, TileProgram) or k.of(Role.PAIR) or k.follows:
@@ -161,35 +219,13 @@ def begun(c: Cascade, sums: Iterable[str]) -> frozenset[str]:
     return frozenset(made)
 
 
+def at_hand(c: Cascade, ranks: Ranks, tensor: str, known: Restart) -> bool:
+    """Whether what a restarting sum adds up is one number for each position, which this pass is given."""
+    given = {x.name for x in c.inputs}
+    features = any(ranks.kind(i) is Kind.FEATURE for i in known.indices)
+    return tensor in c.defined and reads(known.body) <= given and not features
+
+
 def begins(place: Expr) -> Expr:
     """Whether a stretch begins at a position."""
     return Compare("==", Binary("*", Binary("//", place, Const(WIDTH)), Const(WIDTH)), place)
-
-
-def across(b: ChunkBuilder, e: Read) -> Expr | None:
-    """A sum at the anchor beside a chunk, as if it were of the chunk's stretch; None elsewhere.
-
-    before it:  C[m] - partner[m], where the chunk begins a stretch
-    after it:   C[m] + partner[m - 1], where the next chunk begins one
-    """
-    anchor = b.before
-    at = [k for k, s in enumerate(e.subs) if s == anchor.inside]
-    if not at:
-        return None
-    (k,) = at
-    first: Expr = Origin(b.row)
-
-    def partner(place: Expr) -> Expr:
-        subs = (*e.subs[:k], b.anchor(place).inside, *e.subs[k + 1 :])
-        return Read(b.restarted[e.tensor], subs, span=e.span)
-
-    if b.ascending:
-        other, begin = partner(Binary("-", first, Const(1))), first
-        reached = Compare("==", first, b.anchor(first).inside)
-        moved = Const(0.0) if b.restarted[e.tensor] == e.tensor else Binary("-", e, other)
-    else:
-        begin = Binary("+", first, Block(b.row))
-        other = partner(Binary("-", begin, Const(1)))
-        reached = Compare("==", anchor.place, anchor.inside)
-        moved = Binary("+", e, other)
-    return Select(Logic("and", (begins(begin), reached)), moved, e)

@@ -156,95 +156,26 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
     do_not_specialize=[
         "stride_g_b",
         "stride_g_h",
-        "len_b",
-        "len_h",
-        "len_t",
-    ],
-)
-def gated_delta_G(
-    g_ptr,
-    G_ptr,
-    G_2_ptr,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    BLOCK_T: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h; sweeps t.
-
-    g_ptr  g[b, h, t], input
-    G_ptr  G[b, h, t], residual
-    G_2_ptr  G_2[b, h, t], residual
-    BLOCK_T  points of t in a tile
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-
-    # --- pointers ---
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-
-    # --- prologue ---
-    lo = 0
-    hi = len_t
-    G_state = tl.cast(0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        G = tl.full([BLOCK_T], 0.0, ACC)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        in_t = t < len_t
-        g = tl.load(g_ptrs, mask=in_t, other=0.0)
-        G_s = tl.where(t < len_t, g.to(ACC), 0.0)
-        G_run = tl.cumsum(G_s, 0)
-        G = G_state + (G_run - G_s)
-        chunk = tl.sum(G_s, 0)
-        tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
-        G_2 = tl.full([BLOCK_T], 0.0, ACC)
-        G_2 = G_state + G_run
-        tl.store(G_2_base + tl.cast(t0, tl.int64) + offs_t, G_2, mask=in_t)
-        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
-        G_state = tl.where(t_2, 0.0, G_state + chunk)
-
-
-@triton.jit(
-    do_not_specialize=[
         "stride_beta_b",
         "stride_beta_h",
-        "stride_g_b",
-        "stride_g_h",
         "len_b",
         "len_h",
         "len_t",
     ],
 )
 def gated_delta_U_ahead(
-    G_ptr,
-    G_2_ptr,
+    g_ptr,
     K_ptr,
     beta_ptr,
-    g_ptr,
     V_ptr,
     O_rest_ptr,
     O_of_ptr,
     K_tiles,
     K_tiles_2,
     V_tiles,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -252,9 +183,6 @@ def gated_delta_U_ahead(
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -272,11 +200,9 @@ def gated_delta_U_ahead(
 ):
     """One program for each b, h and tile of t.
 
-    G_ptr  G[b, h, t], residual
-    G_2_ptr  G_2[b, h, t], residual
+    g_ptr  g[b, h, t], input
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
-    g_ptr  g[b, h, t], input
     V_ptr  V[b, h, t, f], input
     O_rest_ptr  O.rest[b, h, t, f], temp
     O_of_ptr  O.of[b, h, t, e], temp
@@ -302,17 +228,17 @@ def gated_delta_U_ahead(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_base += tl.cast(t0, tl.int64) * stride_g_t
+    in_t = t < len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    in_t = t < len_t
     in_e = within(e, E, E_PAD)
+    g_base_2 = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -324,30 +250,26 @@ def gated_delta_U_ahead(
     O_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
-    at_row = tl.minimum(t, len_t - 1)
-    g = tl.load(G_base + at_row)
-    at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
-    A = (g.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+    g = tl.load(g_base + offs_t * stride_g_t, mask=in_t, other=0.0)
+    G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+    G_2_run = tl.cumsum(G_2_s, 0)
+    A = (G_2_run - G_2_s) * 1.4426950408889634
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_2, tl.int64))
-    t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-    reach_p = tl.where(t_2, 0.0, G_2_3.to(ACC)) * 1.4426950408889634
-    reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-    reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
+    reach_p = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    reach_2 = tl.where(reach_p, tl.exp(G_2_run - G_2_s), 0.0)
+    g_ptrs = g_base_2 + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
     in_t_s = t < len_t
-    G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
-    A_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
+    g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+    G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+    G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+    A_1 = G_2_run_1 * 1.4426950408889634
     K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
     A_2 = dot(k, tl.trans(k_1), None, ACC)
     A_3 = tl.exp2(A[:, None] - A_1[None, :]) * A_2
     beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
     beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-    g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
     weight_p = tl.exp(g_1.to(ACC)) * -1.0 * 1.0
     weight = A_3 * beta.to(ACC)[None, :] * weight_p[None, :]
     mask_p = t < len_t
@@ -361,9 +283,9 @@ def gated_delta_U_ahead(
     matrix = weight_m * 1.0
     k_2 = k.to(ACC) * reach_2[:, None]
     U_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    t_3 = A_3_m.to(V_ptr.dtype.element_ty)
-    t_4 = U_1_m.to(V_ptr.dtype.element_ty)
-    U_rest_1 = dot(t_3, t_4, U_rest_1, ACC)
+    t_2 = A_3_m.to(V_ptr.dtype.element_ty)
+    t_3 = U_1_m.to(V_ptr.dtype.element_ty)
+    U_rest_1 = dot(t_2, t_3, U_rest_1, ACC)
     side = tl.where(in_t[:, None], U_rest_1, 0.0)
     matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
     inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
@@ -380,10 +302,10 @@ def gated_delta_U_ahead(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_beta_b",
-        "stride_beta_h",
         "stride_g_b",
         "stride_g_h",
+        "stride_beta_b",
+        "stride_beta_h",
         "stride_V_b",
         "stride_V_h",
         "len_b",
@@ -392,10 +314,9 @@ def gated_delta_U_ahead(
     ],
 )
 def gated_delta_U(
-    G_2_ptr,
+    g_ptr,
     K_ptr,
     beta_ptr,
-    g_ptr,
     V_ptr,
     Q_ptr,
     O_rest_ptr,
@@ -405,6 +326,9 @@ def gated_delta_U(
     K_tiles,
     V_tiles,
     Q_tiles,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -412,9 +336,6 @@ def gated_delta_U(
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -436,10 +357,9 @@ def gated_delta_U(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_2_ptr  G_2[b, h, t], residual
+    g_ptr  g[b, h, t], input
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
-    g_ptr  g[b, h, t], input
     V_ptr  V[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     O_rest_ptr  O.rest[b, h, t, f], temp
@@ -468,13 +388,12 @@ def gated_delta_U(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
@@ -502,51 +421,47 @@ def gated_delta_U(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_2, tl.int64))
-        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        reach_p = tl.where(t_2, 0.0, G_2_3.to(ACC)) * 1.4426950408889634
-        t_3 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        decay = tl.exp(G_2_2.to(ACC) - tl.where(t_3, 0.0, G_2_3.to(ACC)))
-        in_t_s = t < len_t
-        G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
-        A_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        in_t = t < len_t
+        g = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        chunk = tl.sum(G_2_s, 0)
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        in_t_s = t < len_t
+        g_1 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        A_1 = G_2_run_1 * 1.4426950408889634
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
         mask_p = t < len_t
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         column_p = tl.exp(g_1.to(ACC)) * -1.0
-        column_p_1 = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
+        column_p_1 = tl.exp(chunk - G_2_run_1)
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
         k_2_1_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_4 = k_2_1_1.to(K_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
-        past_2 = dot(t_4, t_5, None, ACC)
+        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_2 = dot(t_2, t_3, None, ACC)
         U_2 = U_rest_1_1_1.to(ACC) + past_2
-        t_6 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
-        column_1 = tl.where(mask_p[:, None], t_6 * column_p_1[:, None], 0.0)
+        t_4 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
+        column_1 = tl.where(mask_p[:, None], t_4 * column_p_1[:, None], 0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(U_ptrs, U_2, mask=in_t_s[:, None] & in_f[None, :])
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        G_2_4 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        A_2_1 = (G_2_4.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
+        A_2_1 = G_2_run * 1.4426950408889634
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        reach_1 = tl.exp2(G_2_4.to(ACC) * 1.4426950408889634 - reach_p)
+        reach_1 = tl.exp(G_2_run)
         past_1 = dot(q, tl.where(in_e[:, None], U_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past_1 * reach_1[:, None]
         A_2_2 = dot(q, tl.trans(k_1.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -565,8 +480,8 @@ def gated_delta_U(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_2_b",
-        "stride_G_2_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_dO_b",
         "stride_dO_h",
         "len_b",
@@ -575,7 +490,7 @@ def gated_delta_U(
     ],
 )
 def gated_delta_backward_dU_1(
-    G_2_ptr,
+    g_ptr,
     K_ptr,
     Q_ptr,
     dO_ptr,
@@ -583,9 +498,9 @@ def gated_delta_backward_dU_1(
     K_tiles,
     Q_tiles,
     dO_tiles,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -611,7 +526,7 @@ def gated_delta_backward_dU_1(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_2_ptr  G_2[b, h, t], input
+    g_ptr  g[b, h, t], input
     K_ptr  K[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
@@ -638,7 +553,7 @@ def gated_delta_backward_dU_1(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
@@ -665,38 +580,27 @@ def gated_delta_backward_dU_1(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-        in_t = t < len_t
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        A_2_1 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        in_t = t < len_t
+        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        A_2_1 = G_2_run_1 * 1.4426950408889634
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
-        G_2_3 = tl.load(G_2_ptrs_2)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_4 = tl.load(G_2_ptrs_3)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        reach_p = tl.where(t_3, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC))
-        reach_2 = tl.exp(reach_p - G_2_1.to(ACC))
-        t_4 = tl.where(in_e[:, None], dU_1_state, 0.0).to(K_ptr.dtype.element_ty)
-        past = dot(k, t_4, None, ACC)
+        chunk = tl.sum(G_2_s_1, 0)
+        reach_2 = tl.exp(chunk - G_2_run_1)
+        t_2 = tl.where(in_e[:, None], dU_1_state, 0.0).to(K_ptr.dtype.element_ty)
+        past = dot(k, t_2, None, ACC)
         dU_1 = dU_1 + past * reach_2[:, None]
-        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
-        t_7 = tl.where(t_6, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC)) - G_2_2.to(ACC)
-        decay = tl.exp(t_7)
-        column_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
-        A_2 = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
+        g = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        A_2 = G_2_run * 1.4426950408889634
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
@@ -709,8 +613,8 @@ def gated_delta_backward_dU_1(
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dU_1 = dot(A_2_2_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
-        column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
-        column = dO.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(G_2_run)
+        column = dO.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_1_ptrs, dU_1, mask=in_t[:, None] & in_f[None, :])
@@ -719,10 +623,6 @@ def gated_delta_backward_dU_1(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_G_2_b",
-        "stride_G_2_h",
         "stride_g_b",
         "stride_g_h",
         "stride_beta_b",
@@ -733,29 +633,21 @@ def gated_delta_backward_dU_1(
     ],
 )
 def gated_delta_backward_dU_2_ahead(
-    G_ptr,
-    G_2_ptr,
-    K_ptr,
     g_ptr,
+    K_ptr,
     beta_ptr,
     dU_1_ptr,
     dU_2_rest_ptr,
     dU_2_of_ptr,
     K_tiles,
     K_tiles_2,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
     stride_K_e,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -773,10 +665,8 @@ def gated_delta_backward_dU_2_ahead(
 ):
     """One program for each b, h and tile of t.
 
-    G_ptr  G[b, h, t], input
-    G_2_ptr  G_2[b, h, t], input
-    K_ptr  K[b, h, t, e], input
     g_ptr  g[b, h, t], input
+    K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
@@ -802,15 +692,15 @@ def gated_delta_backward_dU_2_ahead(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_base += tl.cast(t0, tl.int64) * stride_g_t
+    in_t = t < len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    in_t = t < len_t
     in_e = within(e, E, E_PAD)
+    g_base_2 = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
@@ -824,36 +714,28 @@ def gated_delta_backward_dU_2_ahead(
     dU_2_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
-    at_row = tl.minimum(t, len_t - 1)
-    G_2 = tl.load(G_2_base + at_row * stride_G_2_t)
-    at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-    A_1 = (G_2.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+    g_1 = tl.load(g_base + offs_t * stride_g_t, mask=in_t, other=0.0)
+    G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+    G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+    A_1 = G_2_run_1 * 1.4426950408889634
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-    G_2_1 = tl.load(G_2_ptrs)
-    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-    reach_p = tl.where(t_3, g_3.to(ACC) + G_2_1.to(ACC), g_3.to(ACC))
-    reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    reach_2 = tl.where(reach_p_1, tl.exp(reach_p - G_2.to(ACC)), 0.0)
-    G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+    chunk = tl.sum(G_2_s_1, 0)
+    reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    reach_2 = tl.where(reach_p, tl.exp(chunk - G_2_run_1), 0.0)
+    g_ptrs = g_base_2 + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
     in_t_s = t < len_t
-    g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-    A = (g.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
+    g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+    G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+    G_2_run = tl.cumsum(G_2_s, 0)
+    A = (G_2_run - G_2_s) * 1.4426950408889634
     K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
     A_part = dot(k, tl.trans(k_1), None, ACC)
     A_2 = tl.exp2(A[None, :] - A_1[:, None]) * A_part
-    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-    g_2 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
     beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
     beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-    weight_p = 0.0 - tl.exp(g_2.to(ACC)) * beta.to(ACC) * 1.0
+    weight_p = 0.0 - tl.exp(g.to(ACC)) * beta.to(ACC) * 1.0
     weight = A_2 * weight_p[None, :]
     mask_p = t < len_t
     mask = (t[:, None] < t[None, :]) & mask_p[None, :]
@@ -861,7 +743,7 @@ def gated_delta_backward_dU_2_ahead(
     A_2_m = tl.where(mask, A_2, 0.0)
     dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
     dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-    dU_2_p = -1.0 * tl.exp(g_2.to(ACC)) * beta.to(ACC)
+    dU_2_p = -1.0 * tl.exp(g.to(ACC)) * beta.to(ACC)
     dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
     dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
     matrix = weight_m * 1.0
@@ -884,11 +766,6 @@ def gated_delta_backward_dU_2_ahead(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_G_2_b",
-        "stride_G_2_h",
-        "stride_G_2_t",
         "stride_g_b",
         "stride_g_h",
         "stride_beta_b",
@@ -899,29 +776,21 @@ def gated_delta_backward_dU_2_ahead(
     ],
 )
 def gated_delta_backward_dU_2(
-    G_ptr,
-    G_2_ptr,
-    K_ptr,
     g_ptr,
+    K_ptr,
     beta_ptr,
     dU_1_ptr,
     dU_2_rest_ptr,
     dU_2_of_ptr,
     dU_2_ptr,
     K_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t: tl.int64,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
     stride_K_e,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -938,10 +807,8 @@ def gated_delta_backward_dU_2(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_ptr  G[b, h, t], input
-    G_2_ptr  G_2[b, h, t], input
-    K_ptr  K[b, h, t, e], input
     g_ptr  g[b, h, t], input
+    K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
@@ -967,12 +834,10 @@ def gated_delta_backward_dU_2(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
@@ -999,50 +864,43 @@ def gated_delta_backward_dU_2(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_1 = tl.load(G_2_ptrs)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        t_4 = tl.where(t_3, g_3.to(ACC) + G_2_1.to(ACC), g_3.to(ACC)) - g_1.to(ACC)
-        decay = tl.exp(t_4)
-        column_safe = tl.where(g_1.to(ACC) == float("-inf"), 0.0, g_1.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-        in_t_s = t < len_t
-        g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        in_t = t < len_t
+        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        chunk = tl.sum(G_2_s_1, 0)
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        in_t_s = t < len_t
+        g = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_2 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         mask_p = t < len_t
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_p = tl.exp(g_2.to(ACC)) * beta.to(ACC)
+        dU_p = tl.exp(g.to(ACC)) * beta.to(ACC)
         dU_p_1 = -(dU_p[:, None] * dU_1.to(ACC))
-        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
+        column_p = tl.exp(G_2_run - G_2_s)
         dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
         k_2_1_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = k_2_1_1.to(K_ptr.dtype.element_ty)
-        t_6 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
-        past_1 = dot(t_5, t_6, None, ACC)
+        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_1 = dot(t_2, t_3, None, ACC)
         dU_2_2 = dU_2_rest_1_1_1.to(ACC) + past_1
         dU = dU_p_1 - dU_p[:, None] * dU_2_2
-        column_1 = tl.where(mask_p[:, None], dU * column_p_1[:, None], 0.0)
+        column_1 = tl.where(mask_p[:, None], dU * column_p[:, None], 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_2, mask=in_t_s[:, None] & in_f[None, :])
-        t_7 = tl.trans(k_1)
-        t_8 = column_1.to(K_ptr.dtype.element_ty)
-        dU_2_state = dot(t_7, t_8, dU_2_state * decay, ACC)
+        t_4 = tl.trans(k_1)
+        t_5 = column_1.to(K_ptr.dtype.element_ty)
+        dU_2_state = dot(t_4, t_5, dU_2_state * decay, ACC)
 
 
 @triton.jit(
@@ -1161,8 +1019,8 @@ def gated_delta_backward_U_map_dU_map(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_2_b",
-        "stride_G_2_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_Q_b",
         "stride_Q_h",
         "len_b",
@@ -1171,16 +1029,16 @@ def gated_delta_backward_U_map_dU_map(
     ],
 )
 def gated_delta_backward_dK_6(
-    G_2_ptr,
+    g_ptr,
     U_map_ptr,
     dO_ptr,
     Q_ptr,
     dK_6_ptr,
     dO_tiles,
     Q_tiles,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1202,7 +1060,7 @@ def gated_delta_backward_dK_6(
 ):
     """One program for each b, h and tile of e; sweeps t.
 
-    G_2_ptr  G_2[b, h, t], input
+    g_ptr  g[b, h, t], input
     U_map_ptr  U.map[b, h, t, f], temp
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
@@ -1228,7 +1086,7 @@ def gated_delta_backward_dK_6(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     U_map_base += tl.cast(h, tl.int64) * len_t * F
     U_map_offs = offs_t[:, None] * F + f[None, :]
@@ -1256,37 +1114,27 @@ def gated_delta_backward_dK_6(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_6 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t = t < len_t
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        dK_6_2 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
+        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        dK_6_2 = G_2_run_1 * 1.4426950408889634
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
         U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
-        G_2_3 = tl.load(G_2_ptrs_2)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_4 = tl.load(G_2_ptrs_3)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        reach_p = tl.where(t_3, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC))
-        reach_2 = tl.exp(reach_p - G_2_1.to(ACC))
-        t_4 = tl.trans(tl.where(in_f[None, :], dK_6_state, 0.0))
-        past = whole_dot(U_map, t_4, None, Q_ptr.dtype.element_ty, ACC)
+        chunk = tl.sum(G_2_s_1, 0)
+        reach_2 = tl.exp(chunk - G_2_run_1)
+        t_2 = tl.trans(tl.where(in_f[None, :], dK_6_state, 0.0))
+        past = whole_dot(U_map, t_2, None, Q_ptr.dtype.element_ty, ACC)
         dK_6 = dK_6 + past * reach_2[:, None]
-        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
-        t_7 = tl.where(t_6, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC)) - G_2_2.to(ACC)
-        decay = tl.exp(t_7)
-        column_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
-        dK_6_1 = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
+        g = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        dK_6_1 = G_2_run * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA_2 = whole_dot(U_map, tl.trans(dO), None, dO_ptr.dtype.element_ty, ACC)
@@ -1298,21 +1146,19 @@ def gated_delta_backward_dK_6(
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dK_6 = whole_dot(dK_6_3_m, q, dK_6, Q_ptr.dtype.element_ty, ACC)
-        column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
-        column = q.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(G_2_run)
+        column = q.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_6_ptrs = dK_6_base + tl.cast(t0, tl.int64) * len_e + dK_6_offs
         tl.store(dK_6_ptrs, dK_6, mask=in_t[:, None] & in_e[None, :])
-        t_8 = tl.trans(column_m)
-        dK_6_state = whole_dot(t_8, dO, dK_6_state * decay, dO_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_m)
+        dK_6_state = whole_dot(t_3, dO, dK_6_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_G_2_b",
-        "stride_G_2_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -1321,19 +1167,15 @@ def gated_delta_backward_dK_6(
     ],
 )
 def gated_delta_backward_dK_7(
-    G_ptr,
-    G_2_ptr,
+    g_ptr,
     U_map_ptr,
     dU_map_ptr,
     K_ptr,
     dK_7_ptr,
     K_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1352,8 +1194,7 @@ def gated_delta_backward_dK_7(
 ):
     """One program for each b, h and tile of e; sweeps t.
 
-    G_ptr  G[b, h, t], input
-    G_2_ptr  G_2[b, h, t], input
+    g_ptr  g[b, h, t], input
     U_map_ptr  U.map[b, h, t, f], temp
     dU_map_ptr  dU.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
@@ -1378,8 +1219,7 @@ def gated_delta_backward_dK_7(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     U_map_base += tl.cast(h, tl.int64) * len_t * F
     U_map_offs = offs_t[:, None] * F + f[None, :]
@@ -1407,37 +1247,28 @@ def gated_delta_backward_dK_7(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_7 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t = t < len_t
-        G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        dK_7_2 = (G_2.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
+        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        dK_7_2 = G_2_run_1 * 1.4426950408889634
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
         U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_1 = tl.load(G_2_ptrs_2)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        reach_p = tl.where(t_3, g_2.to(ACC) + G_2_1.to(ACC), g_2.to(ACC))
-        reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        reach_2 = tl.where(reach_p_1, tl.exp(reach_p - G_2.to(ACC)), 0.0)
-        t_4 = tl.trans(tl.where(in_f[None, :], dK_7_state, 0.0))
-        past = whole_dot(U_map, t_4, None, Q_TYPE, ACC)
+        chunk = tl.sum(G_2_s_1, 0)
+        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(chunk - G_2_run_1), 0.0)
+        t_2 = tl.trans(tl.where(in_f[None, :], dK_7_state, 0.0))
+        past = whole_dot(U_map, t_2, None, Q_TYPE, ACC)
         dK_7 = dK_7 + past * reach_2[:, None]
-        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
-        t_7 = tl.where(t_6, g_2.to(ACC) + G_2_1.to(ACC), g_2.to(ACC)) - g_1.to(ACC)
-        decay = tl.exp(t_7)
-        column_safe = tl.where(g_1.to(ACC) == float("-inf"), 0.0, g_1.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t_s = t < len_t
-        g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-        dK_7_1 = (g.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
+        g = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        dK_7_1 = (G_2_run - G_2_s) * 1.4426950408889634
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
         dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dA = whole_dot(U_map, tl.trans(dU_map), None, Q_TYPE, ACC)
@@ -1445,23 +1276,22 @@ def gated_delta_backward_dK_7(
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         dK_7_3_m = tl.where(mask, dK_7_3, 0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_7 = whole_dot(dK_7_3_m, k, dK_7, K_ptr.dtype.element_ty, ACC)
-        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
-        column = k.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(G_2_run - G_2_s)
+        column = k.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_7_ptrs = dK_7_base + tl.cast(t0, tl.int64) * len_e + dK_7_offs
         tl.store(dK_7_ptrs, dK_7, mask=in_t[:, None] & in_e[None, :])
-        t_8 = tl.trans(column_m)
-        dK_7_state = whole_dot(t_8, dU_map, dK_7_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_m)
+        dK_7_state = whole_dot(t_3, dU_map, dK_7_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_2_b",
-        "stride_G_2_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_beta_b",
         "stride_beta_h",
         "stride_K_b",
@@ -1472,7 +1302,7 @@ def gated_delta_backward_dK_7(
     ],
 )
 def gated_delta_backward_dQ_whole(
-    G_2_ptr,
+    g_ptr,
     beta_ptr,
     dO_ptr,
     U_map_ptr,
@@ -1480,9 +1310,9 @@ def gated_delta_backward_dQ_whole(
     dQ_whole_ptr,
     dO_tiles,
     K_tiles,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -1507,7 +1337,7 @@ def gated_delta_backward_dQ_whole(
 ):
     """One program for each b, h and tile of e; sweeps t.
 
-    G_2_ptr  G_2[b, h, t], input
+    g_ptr  g[b, h, t], input
     beta_ptr  beta[b, h, t], input
     dO_ptr  dO[b, h, t, f], input
     U_map_ptr  U.map[b, h, t, f], temp
@@ -1534,7 +1364,7 @@ def gated_delta_backward_dQ_whole(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
@@ -1562,35 +1392,27 @@ def gated_delta_backward_dQ_whole(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dQ_whole = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t = t < len_t
-        G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        dA_2_part = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
+        g = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        dA_2_part = G_2_run * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
-        G_2_3 = tl.load(G_2_ptrs_2)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_4 = tl.load(G_2_ptrs_3)
-        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        reach_row = tl.where(t_2, 0.0, G_2_4.to(ACC))
-        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
-        reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p)
-        t_3 = tl.trans(tl.where(in_f[None, :], dQ_whole_state, 0.0))
-        past = whole_dot(dO, t_3, None, dO_ptr.dtype.element_ty, ACC)
+        chunk = tl.sum(G_2_s, 0)
+        reach_2 = tl.exp(G_2_run)
+        t_2 = tl.trans(tl.where(in_f[None, :], dQ_whole_state, 0.0))
+        past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dQ_whole = dQ_whole + past * reach_2[:, None]
-        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        decay = tl.exp(G_2_3.to(ACC) - tl.where(t_4, 0.0, G_2_4.to(ACC)))
-        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t_s = t < len_t
-        G_2_1 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
-        dA_2_part_1 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_1 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        dA_2_part_1 = G_2_run_1 * 1.4426950408889634
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
@@ -1604,21 +1426,19 @@ def gated_delta_backward_dQ_whole(
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dQ_whole = whole_dot(dA_2_part_2_m, k, dQ_whole, K_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(G_2_3.to(ACC) - G_2_1.to(ACC))
+        column_p = tl.exp(chunk - G_2_run_1)
         column = k.to(ACC) * beta.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dQ_whole_ptrs = dQ_whole_base + tl.cast(t0, tl.int64) * len_e + dQ_whole_offs
         tl.store(dQ_whole_ptrs, dQ_whole, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m)
-        dQ_whole_state = whole_dot(t_5, U_map, dQ_whole_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_m)
+        dQ_whole_state = whole_dot(t_3, U_map, dQ_whole_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_G_2_b",
-        "stride_G_2_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_beta_b",
         "stride_beta_h",
         "stride_K_b",
@@ -1629,20 +1449,16 @@ def gated_delta_backward_dQ_whole(
     ],
 )
 def gated_delta_backward_dK_8(
-    G_ptr,
-    G_2_ptr,
+    g_ptr,
     beta_ptr,
     dU_map_ptr,
     U_map_ptr,
     K_ptr,
     dK_8_ptr,
     K_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -1664,8 +1480,7 @@ def gated_delta_backward_dK_8(
 ):
     """One program for each b, h and tile of e; sweeps t.
 
-    G_ptr  G[b, h, t], input
-    G_2_ptr  G_2[b, h, t], input
+    g_ptr  g[b, h, t], input
     beta_ptr  beta[b, h, t], input
     dU_map_ptr  dU.map[b, h, t, f], temp
     U_map_ptr  U.map[b, h, t, f], temp
@@ -1691,8 +1506,7 @@ def gated_delta_backward_dK_8(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dU_map_base += tl.cast(h, tl.int64) * len_t * F
     dU_map_offs = offs_t[:, None] * F + f[None, :]
@@ -1720,36 +1534,28 @@ def gated_delta_backward_dK_8(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_8 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t = t < len_t
-        g = tl.load(G_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        dA_part = (g.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
+        g = tl.load(g_ptrs, mask=in_t, other=0.0)
+        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
+        G_2_run = tl.cumsum(G_2_s, 0)
+        dA_part = (G_2_run - G_2_s) * 1.4426950408889634
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
         dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
-        G_2_2 = tl.load(G_2_ptrs)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
-        G_2_3 = tl.load(G_2_ptrs_2)
-        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        reach_row = tl.where(t_2, 0.0, G_2_3.to(ACC))
-        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
-        reach_p = reach_safe * 1.4426950408889634
-        reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dK_8_state, 0.0))
-        past = whole_dot(dU_map, t_3, None, Q_TYPE, ACC)
+        chunk = tl.sum(G_2_s, 0)
+        reach_p = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(G_2_run - G_2_s), 0.0)
+        t_2 = tl.trans(tl.where(in_f[None, :], dK_8_state, 0.0))
+        past = whole_dot(dU_map, t_2, None, Q_TYPE, ACC)
         dK_8 = dK_8 + past * reach_2[:, None]
-        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        decay = tl.exp(G_2_2.to(ACC) - tl.where(t_4, 0.0, G_2_3.to(ACC)))
-        G_2_ptrs_3 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        decay = tl.exp(chunk)
+        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
-        dA_part_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        g_1 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+        G_2_s_1 = tl.where(t < len_t, g_1.to(ACC), 0.0)
+        G_2_run_1 = tl.cumsum(G_2_s_1, 0)
+        dA_part_1 = G_2_run_1 * 1.4426950408889634
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
@@ -1763,13 +1569,13 @@ def gated_delta_backward_dK_8(
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_8 = whole_dot(dA_part_2_m, k, dK_8, K_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
+        column_p = tl.exp(chunk - G_2_run_1)
         column = k.to(ACC) * beta.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_8_ptrs = dK_8_base + tl.cast(t0, tl.int64) * len_e + dK_8_offs
         tl.store(dK_8_ptrs, dK_8, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m)
-        dK_8_state = whole_dot(t_5, U_map, dK_8_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_m)
+        dK_8_state = whole_dot(t_3, U_map, dK_8_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -2179,37 +1985,6 @@ def gated_delta_backward_dQ_dK_dV(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "gated_delta_G": {
-        "facts": {
-            "tiles": (),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
-            "streamed": (),
-            "carried": (),
-            "pairs": (),
-            "pairs_by_address": (),
-            "data": (),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-            "scans": True,
-        },
-        "arguments": [
-            ("g_ptr", "pointer_like", "g"),
-            ("G_ptr", "pointer_acc", ""),
-            ("G_2_ptr", "pointer_acc", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("BLOCK_T", "block", "t"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
     "gated_delta_U_ahead": {
         "facts": {
             "tiles": ("t",),
@@ -2223,24 +1998,25 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "f"),),
             "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
             "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
-            "data": ("G", "K", "V"),
+            "data": ("K", "V"),
             "loops": 0,
             "few_rows": False,
             "follows": "gated_delta_U",
             "solves": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_acc", ""),
-            ("G_2_ptr", "pointer_acc", ""),
+            ("g_ptr", "pointer_like", "g"),
             ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
-            ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
             ("O_rest_ptr", "pointer_like", "K"),
             ("O_of_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2248,9 +2024,6 @@ KERNELS: dict[str, Any] = {
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -2293,10 +2066,9 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_2_ptr", "pointer_acc", ""),
+            ("g_ptr", "pointer_like", "g"),
             ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
-            ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
             ("Q_ptr", "pointer_like", "Q"),
             ("O_rest_ptr", "pointer_like", "K"),
@@ -2306,6 +2078,9 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2313,9 +2088,6 @@ KERNELS: dict[str, Any] = {
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -2354,7 +2126,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("g_ptr", "pointer_like", "g"),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
@@ -2362,9 +2134,9 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2402,36 +2174,28 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "f"),),
             "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
             "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
-            "data": ("G_2", "K", "dU.1"),
+            "data": ("K", "dU.1"),
             "loops": 0,
             "few_rows": False,
             "follows": "gated_delta_backward_dU_2",
             "solves": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
-            ("K_ptr", "pointer_like", "K"),
             ("g_ptr", "pointer_like", "g"),
+            ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_rest_ptr", "pointer_like", "K"),
             ("dU_2_of_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -2466,29 +2230,21 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
-            ("K_ptr", "pointer_like", "K"),
             ("g_ptr", "pointer_like", "g"),
+            ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_rest_ptr", "pointer_like", "K"),
             ("dU_2_of_ptr", "pointer_like", "K"),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "wide", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -2574,16 +2330,16 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("g_ptr", "pointer_like", "g"),
             ("U_map_ptr", "pointer_like", "U"),
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_6_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -2622,19 +2378,15 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("g_ptr", "pointer_like", "g"),
             ("U_map_ptr", "pointer_like", "U"),
             ("dU_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_7_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2670,7 +2422,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("g_ptr", "pointer_like", "g"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dO_ptr", "pointer_like", "dO"),
             ("U_map_ptr", "pointer_like", "U"),
@@ -2678,9 +2430,9 @@ KERNELS: dict[str, Any] = {
             ("dQ_whole_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -2722,20 +2474,16 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("g_ptr", "pointer_like", "g"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_map_ptr", "pointer_like", "U"),
             ("U_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_8_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -3020,6 +2768,12 @@ def choose(
         blocks.update(facts.get("fixed", {}))
         if "fixed" in facts and itemsize > 2 and rows > 32:
             continue  # 64 by 64 products in full precision, unrolled, spill
+        if not facts["stream"] and rows > 16 and not interpreted:
+            # What sweeps nothing waits for memory, with all that it loads in registers: nine tiles of 128 features
+            # take .26 ms in 32 rows of 8 warps, .45 in 64 rows of 4 (benchmarks/results/linear-delta.json).
+            loaded = sum(rows * max(1, *(sizes.get(a, 1) for a in d)) for d in facts["resident"])
+            if loaded > 256 * 32 * warps:
+                continue
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         if "fixed" in facts:
@@ -3246,27 +3000,10 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    G = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
-    G_2 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     U = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["K"].dtype, device=device)
     O_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
-
-    # One program for each b, h; sweeps t.
-    cfg = configure("gated_delta_G", extents, inputs, config)
-    grid = (len_b * len_h,)
-    gated_delta_G[grid](
-        g,
-        G,
-        G_2,
-        *launch_strides(g),
-        len_b,
-        len_h,
-        len_t,
-        ACC=ACC,
-        **cfg,
-    )
 
     # One program for each b, h and tile of t.
     cfg = configure("gated_delta_U_ahead", extents, inputs, config)
@@ -3274,20 +3011,18 @@ def forward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
     gated_delta_U_ahead[grid](
-        G,
-        G_2,
+        g,
         K,
         beta,
-        g,
         V,
         O_rest,
         O_of,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(g),
         *launch_strides(K),
         *launch_strides(beta),
-        *launch_strides(g),
         *launch_strides(V),
         len_b,
         len_h,
@@ -3306,10 +3041,9 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gated_delta_U[grid](
-        G_2,
+        g,
         K,
         beta,
-        g,
         V,
         Q,
         O_rest,
@@ -3319,9 +3053,9 @@ def forward(inputs, extents, params, config=None):
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(g),
         *launch_strides(K),
         *launch_strides(beta),
-        *launch_strides(g),
         *launch_strides(V),
         *launch_strides(Q),
         len_b,
@@ -3334,8 +3068,6 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "G": G,
-        "G_2": G_2,
         "U": U,
         "O": O,
     }
@@ -3348,8 +3080,6 @@ def backward(inputs, extents, params, config=None):
     V = inputs["V"]
     g = inputs["g"]
     beta = inputs["beta"]
-    G = inputs["G"]
-    G_2 = inputs["G_2"]
     U = inputs["U"]
     dO = inputs["dO"]
     len_b = extents["b"]
@@ -3385,7 +3115,7 @@ def backward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gated_delta_backward_dU_1[grid](
-        G_2,
+        g,
         K,
         Q,
         dO,
@@ -3393,7 +3123,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(G_2),
+        *launch_strides(g),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(dO),
@@ -3413,20 +3143,16 @@ def backward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
     gated_delta_backward_dU_2_ahead[grid](
-        G,
-        G_2,
-        K,
         g,
+        K,
         beta,
         dU_1,
         dU_2_rest,
         dU_2_of,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        *launch_strides(G),
-        *launch_strides(G_2),
-        *launch_strides(K),
         *launch_strides(g),
+        *launch_strides(K),
         *launch_strides(beta),
         len_b,
         len_h,
@@ -3446,20 +3172,16 @@ def backward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gated_delta_backward_dU_2[grid](
-        G,
-        G_2,
-        K,
         g,
+        K,
         beta,
         dU_1,
         dU_2_rest,
         dU_2_of,
         dU_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        *launch_strides(G),
-        *launch_strides(G_2),
-        *launch_strides(K),
         *launch_strides(g),
+        *launch_strides(K),
         *launch_strides(beta),
         len_b,
         len_h,
@@ -3506,14 +3228,14 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     gated_delta_backward_dK_6[grid](
-        G_2,
+        g,
         U_map,
         dO,
         Q,
         dK_6,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(G_2),
+        *launch_strides(g),
         *launch_strides(dO),
         *launch_strides(Q),
         len_b,
@@ -3532,15 +3254,13 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     gated_delta_backward_dK_7[grid](
-        G,
-        G_2,
+        g,
         U_map,
         dU_map,
         K,
         dK_7,
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(G),
-        *launch_strides(G_2),
+        *launch_strides(g),
         *launch_strides(K),
         len_b,
         len_h,
@@ -3559,7 +3279,7 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     gated_delta_backward_dQ_whole[grid](
-        G_2,
+        g,
         beta,
         dO,
         U_map,
@@ -3567,7 +3287,7 @@ def backward(inputs, extents, params, config=None):
         dQ_whole,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(G_2),
+        *launch_strides(g),
         *launch_strides(beta),
         *launch_strides(dO),
         *launch_strides(K),
@@ -3587,16 +3307,14 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     gated_delta_backward_dK_8[grid](
-        G,
-        G_2,
+        g,
         beta,
         dU_map,
         U_map,
         K,
         dK_8,
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(G),
-        *launch_strides(G_2),
+        *launch_strides(g),
         *launch_strides(beta),
         *launch_strides(K),
         len_b,

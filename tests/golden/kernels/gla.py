@@ -2398,6 +2398,12 @@ def choose(
         blocks.update(facts.get("fixed", {}))
         if "fixed" in facts and itemsize > 2 and rows > 32:
             continue  # 64 by 64 products in full precision, unrolled, spill
+        if not facts["stream"] and rows > 16 and not interpreted:
+            # What sweeps nothing waits for memory, with all that it loads in registers: nine tiles of 128 features
+            # take .26 ms in 32 rows of 8 warps, .45 in 64 rows of 4 (benchmarks/results/linear-delta.json).
+            loaded = sum(rows * max(1, *(sizes.get(a, 1) for a in d)) for d in facts["resident"])
+            if loaded > 256 * 32 * warps:
+                continue
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         if "fixed" in facts:

@@ -85,79 +85,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dt_b",
-        "stride_dt_h",
         "stride_logA_h",
-        "len_b",
-        "len_h",
-        "len_t",
-    ],
-)
-def mamba2_G(
-    dt_ptr,
-    logA_ptr,
-    G_ptr,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
-    stride_logA_h: tl.int64,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    BLOCK_T: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h; sweeps t.
-
-    dt_ptr  dt[b, h, t], input
-    logA_ptr  logA[h], input
-    G_ptr  G[b, h, t], residual
-    BLOCK_T  points of t in a tile
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-
-    # --- pointers ---
-    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-
-    # --- prologue ---
-    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    logA = tl.load(logA_base)
-    G_p = tl.exp(logA.to(ACC))
-    lo = 0
-    hi = len_t
-    G_1_state = tl.cast(0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        G_1 = tl.full([BLOCK_T], 0.0, ACC)
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        in_t = t < len_t
-        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        G_1_s = tl.where(t < len_t, dt.to(ACC), 0.0)
-        G_1_run = tl.cumsum(G_1_s, 0)
-        G_1 = G_1_state + G_1_run
-        chunk = tl.sum(G_1_s, 0)
-        G = -(G_1 * G_p)
-        tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
-        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
-        G_1_state = tl.where(t_2, 0.0, G_1_state + chunk)
-
-
-@triton.jit(
-    do_not_specialize=[
         "stride_dt_b",
         "stride_dt_h",
         "stride_X_b",
@@ -168,11 +96,11 @@ def mamba2_G(
         "len_t",
     ],
 )
-def mamba2_Y(
-    G_ptr,
+def mamba2(
+    logA_ptr,
+    dt_ptr,
     C_ptr,
     B_ptr,
-    dt_ptr,
     X_ptr,
     D_ptr,
     Y_ptr,
@@ -180,15 +108,16 @@ def mamba2_Y(
     X_tiles,
     B_tiles,
     X_tiles_2,
+    stride_logA_h: tl.int64,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
     stride_C_b: tl.int64,
     stride_C_t,
     stride_C_n,
     stride_B_b: tl.int64,
     stride_B_t,
     stride_B_n,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
     stride_X_t,
@@ -207,10 +136,10 @@ def mamba2_Y(
 ):
     """One program for each b, h and tile of p; sweeps t.
 
-    G_ptr  G[b, h, t], residual
+    logA_ptr  logA[h], input
+    dt_ptr  dt[b, h, t], input
     C_ptr  C[b, t, n], input
     B_ptr  B[b, t, n], input
-    dt_ptr  dt[b, h, t], input
     X_ptr  X[b, h, t, p], input
     D_ptr  D[h], input
     Y_ptr  Y[b, h, t, p], output
@@ -237,8 +166,9 @@ def mamba2_Y(
     p = p0 + offs_p
 
     # --- pointers ---
+    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
     D_base = D_ptr + tl.cast(h, tl.int64) * stride_D_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
     C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
     in_n = within(n, N, N_PAD)
@@ -248,12 +178,14 @@ def mamba2_Y(
     in_p = p < len_p
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
     B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     Y_base = Y_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
     Y_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
     Y_offs = offs_t[:, None] * len_p + offs_p[None, :]
 
     # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    logA = tl.load(logA_base)
+    G_p = -tl.exp(logA.to(ACC))
     # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
     d = tl.load(D_base)
     lo = 0
@@ -266,35 +198,32 @@ def mamba2_Y(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         Y_2 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t = t < len_t
-        g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64))
-        A = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
+        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        G_s = tl.where(t < len_t, G_p * dt.to(ACC), 0.0)
+        G_run = tl.cumsum(G_s, 0)
+        A = G_run * 1.4426950408889634
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64))
-        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        reach_row = tl.where(t_2, 0.0, g_4.to(ACC))
-        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
-        reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
-        t_3 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
-        past = dot(c, t_3, None, ACC)
+        chunk = tl.sum(G_s, 0)
+        reach_2 = tl.exp(G_run)
+        t_2 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
+        past = dot(c, t_2, None, ACC)
         Y_2 = Y_2 + past * reach_2[:, None]
-        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        decay = tl.exp(g_3.to(ACC) - tl.where(t_4, 0.0, g_4.to(ACC)))
+        decay = tl.exp(chunk)
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x_1 = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, p0])
         Y_p = d.to(ACC) * x_1.to(ACC)
-        in_t_s = t < len_t
-        g_1 = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
-        A_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        in_t_s = t < len_t
+        dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
+        G_s_1 = tl.where(t < len_t, G_p * dt_1.to(ACC), 0.0)
+        G_run_1 = tl.cumsum(G_s_1, 0)
+        A_1 = G_run_1 * 1.4426950408889634
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
@@ -302,15 +231,13 @@ def mamba2_Y(
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
-        Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
+        Y_2_1 = dt_1.to(ACC)[:, None] * x.to(ACC)
         Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
         Y_2 = dot(A_2_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
-        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
-        column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
+        column_p = tl.exp(chunk - G_run_1)
+        column = dt_1.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         Y = Y_2 + Y_p
@@ -324,8 +251,7 @@ def mamba2_Y(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
+        "stride_logA_h",
         "stride_dt_b",
         "stride_dt_h",
         "stride_B_b",
@@ -335,18 +261,19 @@ def mamba2_Y(
     ],
 )
 def mamba2_backward_dC_apart(
-    G_ptr,
+    logA_ptr,
+    dt_ptr,
     dY_ptr,
     X_ptr,
-    dt_ptr,
     B_ptr,
     dC_apart_ptr,
     dY_tiles,
     X_tiles,
     B_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
+    stride_logA_h: tl.int64,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
     stride_dY_b: tl.int64,
     stride_dY_h: tl.int64,
     stride_dY_t,
@@ -355,9 +282,6 @@ def mamba2_backward_dC_apart(
     stride_X_h: tl.int64,
     stride_X_t,
     stride_X_p,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
     stride_B_b: tl.int64,
     stride_B_t,
     stride_B_n,
@@ -374,10 +298,10 @@ def mamba2_backward_dC_apart(
 ):
     """One program for each b, h and tile of n; sweeps t.
 
-    G_ptr  G[b, h, t], input
+    logA_ptr  logA[h], input
+    dt_ptr  dt[b, h, t], input
     dY_ptr  dY[b, h, t, p], input
     X_ptr  X[b, h, t, p], input
-    dt_ptr  dt[b, h, t], input
     B_ptr  B[b, t, n], input
     dC_apart_ptr  dC.apart[b, h, t, n], temp
     dY_tiles  tiles of dY for the copy engine, or None
@@ -402,13 +326,13 @@ def mamba2_backward_dC_apart(
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
     in_p = within(p, P, P_PAD)
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(n0, tl.int64) * stride_B_n
     B_offs = offs_t[:, None] * stride_B_t + offs_n[None, :] * stride_B_n
     in_n = n < len_n
@@ -417,6 +341,9 @@ def mamba2_backward_dC_apart(
     dC_apart_offs = offs_t[:, None] * len_n + offs_n[None, :]
 
     # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    logA = tl.load(logA_base)
+    G_p = -tl.exp(logA.to(ACC))
     lo = 0
     hi = len_t
     dC_apart_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
@@ -427,39 +354,31 @@ def mamba2_backward_dC_apart(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dC_apart = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t = t < len_t
-        g = tl.load(G_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        dS = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
+        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        G_s = tl.where(t < len_t, G_p * dt.to(ACC), 0.0)
+        G_run = tl.cumsum(G_s, 0)
+        dS = G_run * 1.4426950408889634
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
-        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        reach_row = tl.where(t_2, 0.0, g_4.to(ACC))
-        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
-        reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
-        t_3 = tl.trans(tl.where(in_p[None, :], dC_apart_state, 0.0))
-        past = whole_dot(dY, t_3, None, dY_ptr.dtype.element_ty, ACC)
+        chunk = tl.sum(G_s, 0)
+        reach_2 = tl.exp(G_run)
+        t_2 = tl.trans(tl.where(in_p[None, :], dC_apart_state, 0.0))
+        past = whole_dot(dY, t_2, None, dY_ptr.dtype.element_ty, ACC)
         dC_apart = dC_apart + past * reach_2[:, None]
-        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
-        decay = tl.exp(g_3.to(ACC) - tl.where(t_4, 0.0, g_4.to(ACC)))
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        decay = tl.exp(chunk)
+        dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
-        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        dS_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
+        G_s_1 = tl.where(t < len_t, G_p * dt_1.to(ACC), 0.0)
+        G_run_1 = tl.cumsum(G_s_1, 0)
+        dS_1 = G_run_1 * 1.4426950408889634
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t_s[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
         dA = whole_dot(dY, tl.trans(x), None, dY_ptr.dtype.element_ty, ACC)
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        dA_2 = dA * dt.to(ACC)[None, :]
+        dA_2 = dA * dt_1.to(ACC)[None, :]
         dS_2 = tl.exp2(dS[:, None] - dS_1[None, :]) * dA_2
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -467,19 +386,20 @@ def mamba2_backward_dC_apart(
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, n0])
         dC_apart = whole_dot(dS_2_m, b_2, dC_apart, B_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
-        column = b_2.to(ACC) * dt.to(ACC)[:, None] * column_p[:, None]
+        column_p = tl.exp(chunk - G_run_1)
+        column = b_2.to(ACC) * dt_1.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dC_apart_ptrs = dC_apart_base + tl.cast(t0, tl.int64) * len_n + dC_apart_offs
         tl.store(dC_apart_ptrs, dC_apart, mask=in_t[:, None] & in_n[None, :])
-        t_5 = tl.trans(column_m)
-        dC_apart_state = whole_dot(t_5, x, dC_apart_state * decay, X_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_m)
+        dC_apart_state = whole_dot(t_3, x, dC_apart_state * decay, X_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
+        "stride_logA_h",
+        "stride_dt_b",
+        "stride_dt_h",
         "stride_dY_b",
         "stride_dY_h",
         "len_b",
@@ -487,18 +407,20 @@ def mamba2_backward_dC_apart(
         "len_t",
     ],
 )
-def mamba2_backward_dX_3(
-    G_ptr,
+def mamba2_backward_dX_4(
+    logA_ptr,
+    dt_ptr,
     B_ptr,
     C_ptr,
     dY_ptr,
-    dX_3_ptr,
+    dX_4_ptr,
     B_tiles,
     C_tiles,
     dY_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
+    stride_logA_h: tl.int64,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
     stride_B_b: tl.int64,
     stride_B_t,
     stride_B_n,
@@ -522,11 +444,12 @@ def mamba2_backward_dX_3(
 ):
     """One program for each b, h and tile of p; sweeps t.
 
-    G_ptr  G[b, h, t], input
+    logA_ptr  logA[h], input
+    dt_ptr  dt[b, h, t], input
     B_ptr  B[b, t, n], input
     C_ptr  C[b, t, n], input
     dY_ptr  dY[b, h, t, p], input
-    dX_3_ptr  dX.3[b, h, t, p], temp
+    dX_4_ptr  dX.4[b, h, t, p], temp
     B_tiles  tiles of B for the copy engine, or None
     C_tiles  tiles of C for the copy engine, or None
     dY_tiles  tiles of dY for the copy engine, or None
@@ -549,7 +472,8 @@ def mamba2_backward_dX_3(
     p = p0 + offs_p
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
     B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
     in_n = within(n, N, N_PAD)
@@ -559,14 +483,17 @@ def mamba2_backward_dX_3(
     dY_base += tl.cast(p0, tl.int64) * stride_dY_p
     dY_offs = offs_t[:, None] * stride_dY_t + offs_p[None, :] * stride_dY_p
     in_p = p < len_p
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
-    dX_3_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
-    dX_3_offs = offs_t[:, None] * len_p + offs_p[None, :]
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
+    dX_4_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
+    dX_4_offs = offs_t[:, None] * len_p + offs_p[None, :]
 
     # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    logA = tl.load(logA_base)
+    G_p = -tl.exp(logA.to(ACC))
     lo = 0
     hi = len_t
-    dX_3_state = tl.full([N_PAD, BLOCK_P], 0.0, ACC)
+    dX_4_state = tl.full([N_PAD, BLOCK_P], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -575,36 +502,28 @@ def mamba2_backward_dX_3(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dX_3 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-        in_t = t < len_t
-        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        A_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
+        dX_4 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        in_t = t < len_t
+        dt_1 = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        G_s_1 = tl.where(t < len_t, G_p * dt_1.to(ACC), 0.0)
+        G_run_1 = tl.cumsum(G_s_1, 0)
+        A_1 = G_run_1 * 1.4426950408889634
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        reach_p = tl.where(t_3, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC))
-        reach_2 = tl.exp(reach_p - g_1.to(ACC))
-        t_4 = tl.where(in_n[:, None], dX_3_state, 0.0)
-        past = whole_dot(b_2, t_4, None, B_ptr.dtype.element_ty, ACC)
-        dX_3 = dX_3 + past * reach_2[:, None]
-        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
-        decay = tl.exp(tl.where(t_6, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC)) - g_2.to(ACC))
-        column_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        chunk = tl.sum(G_s_1, 0)
+        reach_2 = tl.exp(chunk - G_run_1)
+        t_2 = tl.where(in_n[:, None], dX_4_state, 0.0)
+        past = whole_dot(b_2, t_2, None, B_ptr.dtype.element_ty, ACC)
+        dX_4 = dX_4 + past * reach_2[:, None]
+        decay = tl.exp(chunk)
+        dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
-        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        A = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
+        dt = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
+        G_s = tl.where(t < len_t, G_p * dt.to(ACC), 0.0)
+        G_run = tl.cumsum(G_s, 0)
+        A = G_run * 1.4426950408889634
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
@@ -616,20 +535,19 @@ def mamba2_backward_dX_3(
         A_2_m = tl.where(mask, A_2, 0.0)
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, p0])
-        dX_3 = whole_dot(A_2_m, dY, dX_3, dY_ptr.dtype.element_ty, ACC)
-        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
-        column = dY.to(ACC) * column_p_1[:, None]
+        dX_4 = whole_dot(A_2_m, dY, dX_4, dY_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(G_run)
+        column = dY.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * len_p + dX_3_offs
-        tl.store(dX_3_ptrs, dX_3, mask=in_t[:, None] & in_p[None, :])
-        t_7 = tl.trans(c)
-        dX_3_state = whole_dot(t_7, column_m, dX_3_state * decay, C_ptr.dtype.element_ty, ACC)
+        dX_4_ptrs = dX_4_base + tl.cast(t0, tl.int64) * len_p + dX_4_offs
+        tl.store(dX_4_ptrs, dX_4, mask=in_t[:, None] & in_p[None, :])
+        t_3 = tl.trans(c)
+        dX_4_state = whole_dot(t_3, column_m, dX_4_state * decay, C_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
+        "stride_logA_h",
         "stride_dt_b",
         "stride_dt_h",
         "stride_C_b",
@@ -639,18 +557,19 @@ def mamba2_backward_dX_3(
     ],
 )
 def mamba2_backward_dB_apart(
-    G_ptr,
+    logA_ptr,
+    dt_ptr,
     X_ptr,
     dY_ptr,
-    dt_ptr,
     C_ptr,
     dB_apart_ptr,
     X_tiles,
     dY_tiles,
     C_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
+    stride_logA_h: tl.int64,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
     stride_X_t,
@@ -659,9 +578,6 @@ def mamba2_backward_dB_apart(
     stride_dY_h: tl.int64,
     stride_dY_t,
     stride_dY_p,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
     stride_C_b: tl.int64,
     stride_C_t,
     stride_C_n,
@@ -678,10 +594,10 @@ def mamba2_backward_dB_apart(
 ):
     """One program for each b, h and tile of n; sweeps t.
 
-    G_ptr  G[b, h, t], input
+    logA_ptr  logA[h], input
+    dt_ptr  dt[b, h, t], input
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
-    dt_ptr  dt[b, h, t], input
     C_ptr  C[b, t, n], input
     dB_apart_ptr  dB.apart[b, h, t, n], temp
     X_tiles  tiles of X for the copy engine, or None
@@ -706,11 +622,11 @@ def mamba2_backward_dB_apart(
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_p = within(p, P, P_PAD)
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(n0, tl.int64) * stride_C_n
@@ -721,6 +637,9 @@ def mamba2_backward_dB_apart(
     dB_apart_offs = offs_t[:, None] * len_n + offs_n[None, :]
 
     # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    logA = tl.load(logA_base)
+    G_p = -tl.exp(logA.to(ACC))
     lo = 0
     hi = len_t
     dB_apart_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
@@ -733,41 +652,31 @@ def mamba2_backward_dB_apart(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dB_apart = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-        in_t = t < len_t
-        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        dS_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        in_t = t < len_t
+        dt_1 = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        G_s_1 = tl.where(t < len_t, G_p * dt_1.to(ACC), 0.0)
+        G_run_1 = tl.cumsum(G_s_1, 0)
+        dS_1 = G_run_1 * 1.4426950408889634
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
-        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
-        reach_p = tl.where(t_3, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC))
-        reach_2 = dt.to(ACC) * tl.exp(reach_p - g_1.to(ACC))
-        t_4 = tl.trans(tl.where(in_p[None, :], dB_apart_state, 0.0).to(X_ptr.dtype.element_ty))
-        past = dot(x, t_4, None, ACC)
+        chunk = tl.sum(G_s_1, 0)
+        reach_2 = dt_1.to(ACC) * tl.exp(chunk - G_run_1)
+        t_2 = tl.trans(tl.where(in_p[None, :], dB_apart_state, 0.0).to(X_ptr.dtype.element_ty))
+        past = dot(x, t_2, None, ACC)
         dB_apart = dB_apart + past * reach_2[:, None]
-        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
-        decay = tl.exp(tl.where(t_6, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC)) - g_2.to(ACC))
-        column_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        decay = tl.exp(chunk)
+        dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
-        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        dS = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
+        dt = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
+        G_s = tl.where(t < len_t, G_p * dt.to(ACC), 0.0)
+        G_run = tl.cumsum(G_s, 0)
+        dS = G_run * 1.4426950408889634
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
         dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        dA_2 = dA * dt.to(ACC)[:, None]
+        dA_2 = dA * dt_1.to(ACC)[:, None]
         dS_2 = tl.exp2(dS[None, :] - dS_1[:, None]) * dA_2
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
@@ -776,13 +685,13 @@ def mamba2_backward_dB_apart(
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, n0])
         dB_apart = dot(dS_2_m.to(C_ptr.dtype.element_ty), c, dB_apart, ACC)
-        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
-        column = c.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(G_run)
+        column = c.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dB_apart_ptrs = dB_apart_base + tl.cast(t0, tl.int64) * len_n + dB_apart_offs
         tl.store(dB_apart_ptrs, dB_apart, mask=in_t[:, None] & in_n[None, :])
-        t_7 = tl.trans(column_m.to(dY_ptr.dtype.element_ty))
-        dB_apart_state = dot(t_7, dY, dB_apart_state * decay, ACC)
+        t_3 = tl.trans(column_m.to(dY_ptr.dtype.element_ty))
+        dB_apart_state = dot(t_3, dY, dB_apart_state * decay, ACC)
 
 
 @triton.jit(
@@ -792,10 +701,10 @@ def mamba2_backward_dB_apart(
         "len_t",
     ],
 )
-def mamba2_backward_dD_7_rows(
+def mamba2_backward_dD_8_rows(
     X_ptr,
     dY_ptr,
-    dD_7_rows_ptr,
+    dD_8_rows_ptr,
     X_tiles,
     dY_tiles,
     stride_X_b: tl.int64,
@@ -819,7 +728,7 @@ def mamba2_backward_dD_7_rows(
 
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
-    dD_7_rows_ptr  dD.7.rows[b, h, t], temp
+    dD_8_rows_ptr  dD.8.rows[b, h, t], temp
     X_tiles  tiles of X for the copy engine, or None
     dY_tiles  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -847,19 +756,19 @@ def mamba2_backward_dD_7_rows(
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_base += tl.cast(t0, tl.int64) * stride_dY_t
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    dD_7_rows_base = dD_7_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
-    dD_7_rows_base += tl.cast(h, tl.int64) * len_t + tl.cast(t0, tl.int64)
+    dD_8_rows_base = dD_8_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
+    dD_8_rows_base += tl.cast(h, tl.int64) * len_t + tl.cast(t0, tl.int64)
 
     # --- prologue ---
     # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
     x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
     dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-    dD_7_rows = x.to(ACC) * dY.to(ACC)
-    dD_7_rows_kept = tl.where((p < P)[None, :], dD_7_rows, 0.0)
-    dD_7_rows_1 = tl.sum(tl.where(in_p[None, :], dD_7_rows_kept, 0.0), 1)
+    dD_8_rows = x.to(ACC) * dY.to(ACC)
+    dD_8_rows_kept = tl.where((p < P)[None, :], dD_8_rows, 0.0)
+    dD_8_rows_1 = tl.sum(tl.where(in_p[None, :], dD_8_rows_kept, 0.0), 1)
 
     # --- epilogue ---
-    tl.store(dD_7_rows_base + offs_t, dD_7_rows_1, mask=in_t)
+    tl.store(dD_8_rows_base + offs_t, dD_8_rows_1, mask=in_t)
 
 
 @triton.jit(
@@ -871,14 +780,14 @@ def mamba2_backward_dD_7_rows(
         "len_t",
     ],
 )
-def mamba2_backward_dlogA_6_rows(
+def mamba2_backward_dlogA_7_rows(
     C_ptr,
     dC_apart_ptr,
     X_ptr,
-    dX_3_ptr,
+    dX_4_ptr,
     dt_ptr,
     dG_ptr,
-    dlogA_6_rows_ptr,
+    dlogA_7_rows_ptr,
     C_tiles,
     X_tiles,
     stride_C_b: tl.int64,
@@ -907,10 +816,10 @@ def mamba2_backward_dlogA_6_rows(
     C_ptr  C[b, t, n], input
     dC_apart_ptr  dC.apart[b, h, t, n], temp
     X_ptr  X[b, h, t, p], input
-    dX_3_ptr  dX.3[b, h, t, p], temp
+    dX_4_ptr  dX.4[b, h, t, p], temp
     dt_ptr  dt[b, h, t], input
     dG_ptr  dG[b, h, t], temp
-    dlogA_6_rows_ptr  dlogA.6.rows[b, h, t], temp
+    dlogA_7_rows_ptr  dlogA.7.rows[b, h, t], temp
     C_tiles  tiles of C for the copy engine, or None
     X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -937,61 +846,61 @@ def mamba2_backward_dlogA_6_rows(
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_p = within(p, P, P_PAD)
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
-    dX_3_base += tl.cast(h, tl.int64) * len_t * P
-    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_4_base += tl.cast(h, tl.int64) * len_t * P
+    dX_4_offs = offs_t[:, None] * P + p[None, :]
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    dlogA_6_rows_base = dlogA_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
-    dlogA_6_rows_base += tl.cast(h, tl.int64) * len_t
+    dlogA_7_rows_base = dlogA_7_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
+    dlogA_7_rows_base += tl.cast(h, tl.int64) * len_t
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dlogA_6_rows_state = tl.cast(0.0, ACC)
+    dlogA_7_rows_state = tl.cast(0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dlogA_6_rows = tl.full([BLOCK_T], 0.0, ACC)
+        dlogA_7_rows = tl.full([BLOCK_T], 0.0, ACC)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         in_t = t < len_t
         c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
         dC_apart_ptrs = dC_apart_base + tl.cast(t0, tl.int64) * N + dC_apart_offs
         dC_apart = tl.load(dC_apart_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
-        dG_1 = c.to(ACC) * dC_apart.to(ACC)
-        dG_1_kept = tl.where((n < N)[None, :], dG_1, 0.0)
-        dG_1_1 = tl.sum(tl.where(in_n[None, :], dG_1_kept, 0.0), 1)
+        dG_2 = c.to(ACC) * dC_apart.to(ACC)
+        dG_2_kept = tl.where((n < N)[None, :], dG_2, 0.0)
+        dG_2_1 = tl.sum(tl.where(in_n[None, :], dG_2_kept, 0.0), 1)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * P + dX_3_offs
-        dX_3 = tl.load(dX_3_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-        dG_2 = x.to(ACC) * dX_3.to(ACC)
-        dG_2_kept = tl.where((p < P)[None, :], dG_2, 0.0)
-        dG_2_1 = tl.sum(tl.where(in_p[None, :], dG_2_kept, 0.0), 1)
+        dX_4_ptrs = dX_4_base + tl.cast(t0, tl.int64) * P + dX_4_offs
+        dX_4 = tl.load(dX_4_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        dG_3 = x.to(ACC) * dX_4.to(ACC)
+        dG_3_kept = tl.where((p < P)[None, :], dG_3, 0.0)
+        dG_3_1 = tl.sum(tl.where(in_p[None, :], dG_3_kept, 0.0), 1)
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        dG = dG_1_1 - dG_2_1 * dt.to(ACC)
-        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_state * dG
+        dG = dG_2_1 - dG_3_1 * dt.to(ACC)
+        dlogA_7_rows = dlogA_7_rows + dlogA_7_rows_state * dG
         dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
         dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
-        dlogA_6_rows_s = dG[:, None] * dt_1.to(ACC)[None, :]
+        dlogA_7_rows_s = dG[:, None] * dt_1.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dlogA_6_rows_s_m = tl.where(mask, dlogA_6_rows_s, 0.0)
-        dlogA_6_rows_tile = tl.sum(dlogA_6_rows_s_m, 1)
-        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_tile
+        dlogA_7_rows_s_m = tl.where(mask, dlogA_7_rows_s, 0.0)
+        dlogA_7_rows_tile = tl.sum(dlogA_7_rows_s_m, 1)
+        dlogA_7_rows = dlogA_7_rows + dlogA_7_rows_tile
         dt_1_m = tl.where(mask_p, dt_1.to(ACC), 0.0)
         chunk = tl.sum(dt_1_m, 0)
         tl.store(dG_base + tl.cast(t0, tl.int64) + offs_t, dG, mask=in_t)
-        dlogA_6_rows_ptrs = dlogA_6_rows_base + tl.cast(t0, tl.int64) + offs_t
-        tl.store(dlogA_6_rows_ptrs, dlogA_6_rows, mask=in_t)
-        dlogA_6_rows_state = dlogA_6_rows_state + chunk
+        dlogA_7_rows_ptrs = dlogA_7_rows_base + tl.cast(t0, tl.int64) + offs_t
+        tl.store(dlogA_7_rows_ptrs, dlogA_7_rows, mask=in_t)
+        dlogA_7_rows_state = dlogA_7_rows_state + chunk
 
 
 @triton.jit(
@@ -1001,10 +910,10 @@ def mamba2_backward_dlogA_6_rows(
         "len_t",
     ],
 )
-def mamba2_backward_ddt_4(
+def mamba2_backward_ddt_5(
     X_ptr,
-    dX_3_ptr,
-    ddt_4_ptr,
+    dX_4_ptr,
+    ddt_5_ptr,
     X_tiles,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
@@ -1022,8 +931,8 @@ def mamba2_backward_ddt_4(
     """One program for each b, h and tile of t.
 
     X_ptr  X[b, h, t, p], input
-    dX_3_ptr  dX.3[b, h, t, p], temp
-    ddt_4_ptr  ddt.4[b, h, t], temp
+    dX_4_ptr  dX.4[b, h, t, p], temp
+    ddt_5_ptr  ddt.5[b, h, t], temp
     X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
     P, P_PAD  |p|, and padded to a power of two
@@ -1047,22 +956,22 @@ def mamba2_backward_ddt_4(
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_t = t < len_t
     in_p = within(p, P, P_PAD)
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
-    dX_3_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
-    dX_3_offs = offs_t[:, None] * P + p[None, :]
-    ddt_4_base = ddt_4_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    ddt_4_base += tl.cast(t0, tl.int64)
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_4_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
+    dX_4_offs = offs_t[:, None] * P + p[None, :]
+    ddt_5_base = ddt_5_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    ddt_5_base += tl.cast(t0, tl.int64)
 
     # --- prologue ---
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
     x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-    dX_3 = tl.load(dX_3_base + dX_3_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-    ddt_4 = x.to(ACC) * dX_3.to(ACC)
-    ddt_4_kept = tl.where((p < P)[None, :], ddt_4, 0.0)
-    ddt_4_1 = tl.sum(tl.where(in_p[None, :], ddt_4_kept, 0.0), 1)
+    dX_4 = tl.load(dX_4_base + dX_4_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    ddt_5 = x.to(ACC) * dX_4.to(ACC)
+    ddt_5_kept = tl.where((p < P)[None, :], ddt_5, 0.0)
+    ddt_5_1 = tl.sum(tl.where(in_p[None, :], ddt_5_kept, 0.0), 1)
 
     # --- epilogue ---
-    tl.store(ddt_4_base + offs_t, ddt_4_1, mask=in_t)
+    tl.store(ddt_5_base + offs_t, ddt_5_1, mask=in_t)
 
 
 @triton.jit(
@@ -1146,7 +1055,7 @@ def mamba2_backward_dB_dC(
     ],
 )
 def mamba2_backward_ddt(
-    ddt_4_ptr,
+    ddt_5_ptr,
     logA_ptr,
     dG_ptr,
     ddt_ptr,
@@ -1160,7 +1069,7 @@ def mamba2_backward_ddt(
 ):
     """One program for each b, h; sweeps t.
 
-    ddt_4_ptr  ddt.4[b, h, t], temp
+    ddt_5_ptr  ddt.5[b, h, t], temp
     logA_ptr  logA[h], input
     dG_ptr  dG[b, h, t], temp
     ddt_ptr  ddt[b, h, t], output
@@ -1176,7 +1085,7 @@ def mamba2_backward_ddt(
 
     # --- pointers ---
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    ddt_4_base = ddt_4_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    ddt_5_base = ddt_5_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
 
@@ -1186,7 +1095,7 @@ def mamba2_backward_ddt(
     ddt_p = tl.exp(logA.to(ACC))
     lo = 0
     hi = len_t
-    ddt_5_state = tl.cast(0.0, ACC)
+    ddt_6_state = tl.cast(0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -1196,16 +1105,16 @@ def mamba2_backward_ddt(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         in_t = t < len_t
-        ddt_4 = tl.load(ddt_4_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        ddt_5 = tl.full([BLOCK_T], 0.0, ACC)
+        ddt_5 = tl.load(ddt_5_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        ddt_6 = tl.full([BLOCK_T], 0.0, ACC)
         dG = tl.load(dG_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        ddt_5_s = tl.where(t < len_t, dG.to(ACC), 0.0)
-        ddt_5_run = tl.cumsum(ddt_5_s, 0, reverse=True)
-        ddt_5 = ddt_5_state + ddt_5_run
-        chunk = tl.sum(ddt_5_s, 0)
-        ddt = ddt_4.to(ACC) - ddt_p * ddt_5
+        ddt_6_s = tl.where(t < len_t, dG.to(ACC), 0.0)
+        ddt_6_run = tl.cumsum(ddt_6_s, 0, reverse=True)
+        ddt_6 = ddt_6_state + ddt_6_run
+        chunk = tl.sum(ddt_6_s, 0)
+        ddt = ddt_5.to(ACC) - ddt_p * ddt_6
         tl.store(ddt_base + tl.cast(t0, tl.int64) + offs_t, ddt, mask=in_t)
-        ddt_5_state = ddt_5_state + chunk
+        ddt_6_state = ddt_6_state + chunk
 
 
 @triton.jit(
@@ -1222,7 +1131,7 @@ def mamba2_backward_dX(
     D_ptr,
     dY_ptr,
     dt_ptr,
-    dX_3_ptr,
+    dX_4_ptr,
     dX_ptr,
     dY_tiles,
     stride_D_h: tl.int64,
@@ -1247,7 +1156,7 @@ def mamba2_backward_dX(
     D_ptr  D[h], input
     dY_ptr  dY[b, h, t, p], input
     dt_ptr  dt[b, h, t], input
-    dX_3_ptr  dX.3[b, h, t, p], temp
+    dX_4_ptr  dX.4[b, h, t, p], temp
     dX_ptr  dX[b, h, t, p], output
     dY_tiles  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -1275,9 +1184,9 @@ def mamba2_backward_dX(
     in_p = within(p, P, P_PAD)
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dt_base += tl.cast(t0, tl.int64) * stride_dt_t
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
-    dX_3_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
-    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_4_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
+    dX_4_offs = offs_t[:, None] * P + p[None, :]
     dX_base = dX_ptr + tl.cast(b, tl.int64) * len_h * len_t * P + tl.cast(h, tl.int64) * len_t * P
     dX_base += tl.cast(t0, tl.int64) * P
 
@@ -1287,11 +1196,11 @@ def mamba2_backward_dX(
     dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
     dt = tl.load(dt_base + offs_t * stride_dt_t, mask=in_t, other=0.0)
-    dX_3 = tl.load(dX_3_base + dX_3_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-    dX = d.to(ACC) * dY.to(ACC) + dt.to(ACC)[:, None] * dX_3.to(ACC)
+    dX_4 = tl.load(dX_4_base + dX_4_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    dX = d.to(ACC) * dY.to(ACC) + dt.to(ACC)[:, None] * dX_4.to(ACC)
 
     # --- epilogue ---
-    tl.store(dX_base + dX_3_offs, dX, mask=in_t[:, None] & in_p[None, :])
+    tl.store(dX_base + dX_4_offs, dX, mask=in_t[:, None] & in_p[None, :])
 
 
 @triton.jit(
@@ -1302,8 +1211,8 @@ def mamba2_backward_dX(
 )
 def mamba2_backward_dlogA_dD(
     logA_ptr,
-    dlogA_6_ptr,
-    dD_7_ptr,
+    dlogA_7_ptr,
+    dD_8_ptr,
     dlogA_ptr,
     dD_ptr,
     stride_logA_h: tl.int64,
@@ -1314,8 +1223,8 @@ def mamba2_backward_dlogA_dD(
     """One program for each h.
 
     logA_ptr  logA[h], input
-    dlogA_6_ptr  dlogA.6[h], temp
-    dD_7_ptr  dD.7[h], temp
+    dlogA_7_ptr  dlogA.7[h], temp
+    dD_8_ptr  dD.8[h], temp
     dlogA_ptr  dlogA[h], output
     dD_ptr  dD[h], output
     ACC  type of arithmetic and of accumulators
@@ -1326,59 +1235,27 @@ def mamba2_backward_dlogA_dD(
 
     # --- pointers ---
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    dlogA_6_base = dlogA_6_ptr + tl.cast(h, tl.int64)
-    dD_7_base = dD_7_ptr + tl.cast(h, tl.int64)
+    dlogA_7_base = dlogA_7_ptr + tl.cast(h, tl.int64)
+    dD_8_base = dD_8_ptr + tl.cast(h, tl.int64)
     dlogA_base = dlogA_ptr + tl.cast(h, tl.int64)
     dD_base = dD_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
     logA = tl.load(logA_base)
-    dlogA_6 = tl.load(dlogA_6_base)
-    dlogA = -(tl.exp(logA.to(ACC)) * dlogA_6.to(ACC))
-    dD_7 = tl.load(dD_7_base)
+    dlogA_7 = tl.load(dlogA_7_base)
+    dlogA = -(tl.exp(logA.to(ACC)) * dlogA_7.to(ACC))
+    dD_8 = tl.load(dD_8_base)
 
     # --- epilogue ---
     tl.store(dlogA_base, dlogA)
-    tl.store(dD_base, dD_7)
+    tl.store(dD_base, dD_8)
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "mamba2_G": {
-        "facts": {
-            "tiles": (),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
-            "streamed": (),
-            "carried": (),
-            "pairs": (),
-            "pairs_by_address": (),
-            "data": (),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-            "scans": True,
-        },
-        "arguments": [
-            ("dt_ptr", "pointer_like", "dt"),
-            ("logA_ptr", "pointer_like", "logA"),
-            ("G_ptr", "pointer_acc", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
-            ("stride_logA_h", "wide", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("BLOCK_T", "block", "t"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "mamba2_Y": {
+    "mamba2": {
         "facts": {
             "tiles": ("p",),
             "stream": "t",
@@ -1404,10 +1281,10 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_acc", ""),
+            ("logA_ptr", "pointer_like", "logA"),
+            ("dt_ptr", "pointer_like", "dt"),
             ("C_ptr", "pointer_like", "C"),
             ("B_ptr", "pointer_like", "B"),
-            ("dt_ptr", "pointer_like", "dt"),
             ("X_ptr", "pointer_like", "X"),
             ("D_ptr", "pointer_like", "D"),
             ("Y_ptr", "pointer_like", "X"),
@@ -1415,15 +1292,16 @@ KERNELS: dict[str, Any] = {
             ("X_tiles", "tiles", "X 4 2 BLOCK_T BLOCK_P"),
             ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
             ("X_tiles_2", "tiles", "X 4 2 BLOCK_T BLOCK_P"),
+            ("stride_logA_h", "wide", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_t", "stride", ""),
             ("stride_C_n", "stride_last", ""),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_n", "stride_last", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
             ("stride_X_b", "wide", ""),
             ("stride_X_h", "wide", ""),
             ("stride_X_t", "stride", ""),
@@ -1459,18 +1337,19 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
+            ("logA_ptr", "pointer_like", "logA"),
+            ("dt_ptr", "pointer_like", "dt"),
             ("dY_ptr", "pointer_like", "dY"),
             ("X_ptr", "pointer_like", "X"),
-            ("dt_ptr", "pointer_like", "dt"),
             ("B_ptr", "pointer_like", "B"),
             ("dC_apart_ptr", "pointer_acc", ""),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("B_tiles", "tiles", "B 3 1 BLOCK_T BLOCK_N"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
+            ("stride_logA_h", "wide", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("stride_dY_b", "stride_wide", ""),
             ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
@@ -1479,9 +1358,6 @@ KERNELS: dict[str, Any] = {
             ("stride_X_h", "stride_wide", ""),
             ("stride_X_t", "stride", ""),
             ("stride_X_p", "stride_last", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
             ("stride_B_b", "wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_n", "stride_last", ""),
@@ -1497,7 +1373,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dX_3": {
+    "mamba2_backward_dX_4": {
         "facts": {
             "tiles": ("p",),
             "stream": "t",
@@ -1515,17 +1391,19 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
+            ("logA_ptr", "pointer_like", "logA"),
+            ("dt_ptr", "pointer_like", "dt"),
             ("B_ptr", "pointer_like", "B"),
             ("C_ptr", "pointer_like", "C"),
             ("dY_ptr", "pointer_like", "dY"),
-            ("dX_3_ptr", "pointer_acc", ""),
+            ("dX_4_ptr", "pointer_acc", ""),
             ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
             ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
+            ("stride_logA_h", "wide", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_n", "stride_last", ""),
@@ -1566,18 +1444,19 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
+            ("logA_ptr", "pointer_like", "logA"),
+            ("dt_ptr", "pointer_like", "dt"),
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
-            ("dt_ptr", "pointer_like", "dt"),
             ("C_ptr", "pointer_like", "C"),
             ("dB_apart_ptr", "pointer_acc", ""),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("C_tiles", "tiles", "C 3 1 BLOCK_T BLOCK_N"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
+            ("stride_logA_h", "wide", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("stride_X_b", "stride_wide", ""),
             ("stride_X_h", "stride_wide", ""),
             ("stride_X_t", "stride", ""),
@@ -1586,9 +1465,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
             ("stride_dY_p", "stride_last", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
             ("stride_C_b", "wide", ""),
             ("stride_C_t", "stride", ""),
             ("stride_C_n", "stride_last", ""),
@@ -1604,7 +1480,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dD_7_rows": {
+    "mamba2_backward_dD_8_rows": {
         "facts": {
             "tiles": ("t",),
             "stream": None,
@@ -1624,7 +1500,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
-            ("dD_7_rows_ptr", "pointer_acc", ""),
+            ("dD_8_rows_ptr", "pointer_acc", ""),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("stride_X_b", "stride_wide", ""),
@@ -1645,7 +1521,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dlogA_6_rows": {
+    "mamba2_backward_dlogA_7_rows": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1658,7 +1534,7 @@ KERNELS: dict[str, Any] = {
             "carried": (),
             "pairs": (("t", "n"),),
             "pairs_by_address": (("t", "n"),),
-            "data": ("C", "dC.apart", "X", "dX.3"),
+            "data": ("C", "dC.apart", "X", "dX.4"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1668,10 +1544,10 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_like", "C"),
             ("dC_apart_ptr", "pointer_acc", ""),
             ("X_ptr", "pointer_like", "X"),
-            ("dX_3_ptr", "pointer_acc", ""),
+            ("dX_4_ptr", "pointer_acc", ""),
             ("dt_ptr", "pointer_like", "dt"),
             ("dG_ptr", "pointer_acc", ""),
-            ("dlogA_6_rows_ptr", "pointer_acc", ""),
+            ("dlogA_7_rows_ptr", "pointer_acc", ""),
             ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("stride_C_b", "stride_wide", ""),
@@ -1696,7 +1572,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_ddt_4": {
+    "mamba2_backward_ddt_5": {
         "facts": {
             "tiles": ("t",),
             "stream": None,
@@ -1708,15 +1584,15 @@ KERNELS: dict[str, Any] = {
             "carried": (),
             "pairs": (("t", "p"),),
             "pairs_by_address": (("t", "p"),),
-            "data": ("X", "dX.3"),
+            "data": ("X", "dX.4"),
             "loops": 0,
             "few_rows": False,
             "ieee": True,
         },
         "arguments": [
             ("X_ptr", "pointer_like", "X"),
-            ("dX_3_ptr", "pointer_acc", ""),
-            ("ddt_4_ptr", "pointer_acc", ""),
+            ("dX_4_ptr", "pointer_acc", ""),
+            ("ddt_5_ptr", "pointer_acc", ""),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("stride_X_b", "stride_wide", ""),
             ("stride_X_h", "stride_wide", ""),
@@ -1781,7 +1657,7 @@ KERNELS: dict[str, Any] = {
             "scans": True,
         },
         "arguments": [
-            ("ddt_4_ptr", "pointer_acc", ""),
+            ("ddt_5_ptr", "pointer_acc", ""),
             ("logA_ptr", "pointer_like", "logA"),
             ("dG_ptr", "pointer_acc", ""),
             ("ddt_ptr", "pointer_like", "dt"),
@@ -1806,7 +1682,7 @@ KERNELS: dict[str, Any] = {
             "carried": (),
             "pairs": (("t", "p"),),
             "pairs_by_address": (("t", "p"),),
-            "data": ("dY", "dX.3"),
+            "data": ("dY", "dX.4"),
             "loops": 0,
             "few_rows": False,
             "ieee": True,
@@ -1815,7 +1691,7 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_like", "D"),
             ("dY_ptr", "pointer_like", "dY"),
             ("dt_ptr", "pointer_like", "dt"),
-            ("dX_3_ptr", "pointer_acc", ""),
+            ("dX_4_ptr", "pointer_acc", ""),
             ("dX_ptr", "pointer_like", "X"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("stride_D_h", "wide", ""),
@@ -1853,8 +1729,8 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("logA_ptr", "pointer_like", "logA"),
-            ("dlogA_6_ptr", "pointer_acc", ""),
-            ("dD_7_ptr", "pointer_acc", ""),
+            ("dlogA_7_ptr", "pointer_acc", ""),
+            ("dD_8_ptr", "pointer_acc", ""),
             ("dlogA_ptr", "pointer_like", "logA"),
             ("dD_ptr", "pointer_like", "D"),
             ("stride_logA_h", "wide", ""),
@@ -1957,6 +1833,12 @@ def choose(
         blocks.update(facts.get("fixed", {}))
         if "fixed" in facts and itemsize > 2 and rows > 32:
             continue  # 64 by 64 products in full precision, unrolled, spill
+        if not facts["stream"] and rows > 16 and not interpreted:
+            # What sweeps nothing waits for memory, with all that it loads in registers: nine tiles of 128 features
+            # take .26 ms in 32 rows of 8 warps, .45 in 64 rows of 4 (benchmarks/results/linear-delta.json).
+            loaded = sum(rows * max(1, *(sizes.get(a, 1) for a in d)) for d in facts["resident"])
+            if loaded > 256 * 32 * warps:
+                continue
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         if "fixed" in facts:
@@ -2171,35 +2053,18 @@ def forward(inputs, extents, params, config=None):
     len_p = extents["p"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    G = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     Y = torch.empty((len_b, len_h, len_t, len_p), dtype=inputs["X"].dtype, device=device)
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("mamba2_G", extents, inputs, config)
-    grid = (len_b * len_h,)
-    mamba2_G[grid](
-        dt,
-        logA,
-        G,
-        *launch_strides(dt),
-        *launch_strides(logA),
-        len_b,
-        len_h,
-        len_t,
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h and tile of p; sweeps t.
-    cfg = configure("mamba2_Y", extents, inputs, config)
+    cfg = configure("mamba2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
     grid = (len_b * len_h * tiles_p,)
-    mamba2_Y[grid](
-        G,
+    mamba2[grid](
+        logA,
+        dt,
         C,
         B,
-        dt,
         X,
         D,
         Y,
@@ -2207,9 +2072,10 @@ def forward(inputs, extents, params, config=None):
         tiles_of(X, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
         tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
         tiles_of(X, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
+        *launch_strides(logA),
+        *launch_strides(dt),
         *launch_strides(C),
         *launch_strides(B),
-        *launch_strides(dt),
         *launch_strides(X),
         *launch_strides(D),
         len_b,
@@ -2222,7 +2088,6 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "G": G,
         "Y": Y,
     }
 
@@ -2235,7 +2100,6 @@ def backward(inputs, extents, params, config=None):
     dt = inputs["dt"]
     logA = inputs["logA"]
     D = inputs["D"]
-    G = inputs["G"]
     dY = inputs["dY"]
     len_b = extents["b"]
     len_h = extents["h"]
@@ -2245,12 +2109,12 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     dC_apart = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
-    dX_3 = torch.empty((len_b, len_h, len_t, len_p), dtype=acc, device=device)
+    dX_4 = torch.empty((len_b, len_h, len_t, len_p), dtype=acc, device=device)
     dB_apart = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
-    dD_7_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dD_8_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
-    dlogA_6_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
-    ddt_4 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dlogA_7_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    ddt_5 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dB = torch.empty((len_b, len_t, len_n), dtype=inputs["B"].dtype, device=device)
     dC = torch.empty((len_b, len_t, len_n), dtype=inputs["C"].dtype, device=device)
     ddt = torch.empty((len_b, len_h, len_t), dtype=inputs["dt"].dtype, device=device)
@@ -2264,19 +2128,19 @@ def backward(inputs, extents, params, config=None):
     tiles_n = triton.cdiv(len_n, cfg["BLOCK_N"])
     grid = (len_b * len_h * tiles_n,)
     mamba2_backward_dC_apart[grid](
-        G,
+        logA,
+        dt,
         dY,
         X,
-        dt,
         B,
         dC_apart,
         tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(B, 1, cfg["BLOCK_T"], cfg["BLOCK_N"]),
-        *launch_strides(G),
+        *launch_strides(logA),
+        *launch_strides(dt),
         *launch_strides(dY),
         *launch_strides(X),
-        *launch_strides(dt),
         *launch_strides(B),
         len_b,
         len_h,
@@ -2289,20 +2153,22 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of p; sweeps t.
-    cfg = configure("mamba2_backward_dX_3", extents, inputs, config)
+    cfg = configure("mamba2_backward_dX_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
     grid = (len_b * len_h * tiles_p,)
-    mamba2_backward_dX_3[grid](
-        G,
+    mamba2_backward_dX_4[grid](
+        logA,
+        dt,
         B,
         C,
         dY,
-        dX_3,
+        dX_4,
         tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
         tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
         tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
-        *launch_strides(G),
+        *launch_strides(logA),
+        *launch_strides(dt),
         *launch_strides(B),
         *launch_strides(C),
         *launch_strides(dY),
@@ -2322,19 +2188,19 @@ def backward(inputs, extents, params, config=None):
     tiles_n = triton.cdiv(len_n, cfg["BLOCK_N"])
     grid = (len_b * len_h * tiles_n,)
     mamba2_backward_dB_apart[grid](
-        G,
+        logA,
+        dt,
         X,
         dY,
-        dt,
         C,
         dB_apart,
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(C, 1, cfg["BLOCK_T"], cfg["BLOCK_N"]),
-        *launch_strides(G),
+        *launch_strides(logA),
+        *launch_strides(dt),
         *launch_strides(X),
         *launch_strides(dY),
-        *launch_strides(dt),
         *launch_strides(C),
         len_b,
         len_h,
@@ -2347,14 +2213,14 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of t.
-    cfg = configure("mamba2_backward_dD_7_rows", extents, inputs, config)
+    cfg = configure("mamba2_backward_dD_8_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    mamba2_backward_dD_7_rows[grid](
+    mamba2_backward_dD_8_rows[grid](
         X,
         dY,
-        dD_7_rows,
+        dD_8_rows,
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         *launch_strides(X),
@@ -2368,22 +2234,22 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dD.7: the rest of its sum, in a fixed order
+    # dD.8: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dD_7 = sum_into(shape, dD_7_rows, (0, 2), acc, None)
+    dD_8 = sum_into(shape, dD_8_rows, (0, 2), acc, None)
 
     # One program for each b, h; sweeps t.
-    cfg = configure("mamba2_backward_dlogA_6_rows", extents, inputs, config)
+    cfg = configure("mamba2_backward_dlogA_7_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    mamba2_backward_dlogA_6_rows[grid](
+    mamba2_backward_dlogA_7_rows[grid](
         C,
         dC_apart,
         X,
-        dX_3,
+        dX_4,
         dt,
         dG,
-        dlogA_6_rows,
+        dlogA_7_rows,
         tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         *launch_strides(C),
@@ -2400,19 +2266,19 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dlogA.6: the rest of its sum, in a fixed order
+    # dlogA.7: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dlogA_6 = sum_into(shape, dlogA_6_rows, (0, 2), acc, None)
+    dlogA_7 = sum_into(shape, dlogA_7_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of t.
-    cfg = configure("mamba2_backward_ddt_4", extents, inputs, config)
+    cfg = configure("mamba2_backward_ddt_5", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    mamba2_backward_ddt_4[grid](
+    mamba2_backward_ddt_5[grid](
         X,
-        dX_3,
-        ddt_4,
+        dX_4,
+        ddt_5,
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         *launch_strides(X),
         len_b,
@@ -2447,7 +2313,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("mamba2_backward_ddt", extents, inputs, config)
     grid = (len_b * len_h,)
     mamba2_backward_ddt[grid](
-        ddt_4,
+        ddt_5,
         logA,
         dG,
         ddt,
@@ -2468,7 +2334,7 @@ def backward(inputs, extents, params, config=None):
         D,
         dY,
         dt,
-        dX_3,
+        dX_4,
         dX,
         tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         *launch_strides(D),
@@ -2488,8 +2354,8 @@ def backward(inputs, extents, params, config=None):
     grid = (len_h,)
     mamba2_backward_dlogA_dD[grid](
         logA,
-        dlogA_6,
-        dD_7,
+        dlogA_7,
+        dD_8,
         dlogA,
         dD,
         *launch_strides(logA),

@@ -87,68 +87,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
     do_not_specialize=[
         "stride_g_b",
         "stride_g_h",
-        "len_b",
-        "len_h",
-        "len_j",
-    ],
-)
-def simple_gla_C(
-    g_ptr,
-    C_ptr,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_j,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h; sweeps j.
-
-    g_ptr  g[b, h, j], input
-    C_ptr  C[b, h, j], residual
-    BLOCK_J  points of j in a tile
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-
-    # --- pointers ---
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-
-    # --- prologue ---
-    lo = 0
-    hi = len_j
-    C_state = tl.cast(0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        C = tl.full([BLOCK_J], 0.0, ACC)
-        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
-        g_ptrs = g_base + tl.cast(j0, tl.int64) * stride_g_j + offs_j * stride_g_j
-        in_j = j < len_j
-        g = tl.load(g_ptrs, mask=in_j, other=0.0)
-        C_s = tl.where(j < len_j, g.to(ACC), 0.0)
-        C_run = tl.cumsum(C_s, 0)
-        C = C_state + C_run
-        chunk = tl.sum(C_s, 0)
-        tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
-        t = (j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J
-        C_state = tl.where(t, 0.0, C_state + chunk)
-
-
-@triton.jit(
-    do_not_specialize=[
         "stride_V_b",
         "stride_V_h",
         "len_b",
@@ -157,10 +95,10 @@ def simple_gla_C(
         "len_j",
     ],
 )
-def simple_gla_O(
+def simple_gla(
     Q_ptr,
     K_ptr,
-    C_ptr,
+    g_ptr,
     V_ptr,
     O_ptr,
     Q_tiles,
@@ -174,6 +112,9 @@ def simple_gla_O(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_j,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -194,7 +135,7 @@ def simple_gla_O(
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
-    C_ptr  C[b, h, j], residual
+    g_ptr  g[b, h, j], input
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
     Q_tiles  tiles of Q for the copy engine, or None
@@ -222,7 +163,7 @@ def simple_gla_O(
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_e = within(e, E, E_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
@@ -250,27 +191,27 @@ def simple_gla_O(
         in_i = i < len_i
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        c = tl.load(C_base + at)
-        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64))
-        A_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
-        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64))
-        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64))
-        t = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
-        reach_p = tl.where(t, 0.0, c_4.to(ACC)) * 1.4426950408889634
-        reach_2 = A_p * tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g = tl.load(g_base + at * stride_g_j)
+        C_s = tl.where(i < len_j, g.to(ACC), 0.0)
+        C_run = tl.cumsum(C_s, 0)
+        A_1 = C_run * 1.4426950408889634
+        chunk = tl.sum(C_s, 0)
+        reach_2 = A_p * tl.exp(C_run)
         past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past * reach_2[:, None]
-        t_2 = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
-        decay = tl.exp(c_3.to(ACC) - tl.where(t_2, 0.0, c_4.to(ACC)))
+        decay = tl.exp(chunk)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        c_1 = tl.load(C_base + tl.cast(i0, tl.int64) + offs_i, mask=in_j, other=0.0)
-        A_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g_ptrs = g_base + tl.cast(i0, tl.int64) * stride_g_j + offs_i * stride_g_j
+        g_1 = tl.load(g_ptrs, mask=in_j, other=0.0)
+        C_s_1 = tl.where(i < len_j, g_1.to(ACC), 0.0)
+        C_run_1 = tl.cumsum(C_s_1, 0)
+        A_2 = C_run_1 * 1.4426950408889634
         A_3 = A * A_p * tl.exp2(A_1[:, None] - A_2[None, :])
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
@@ -279,7 +220,7 @@ def simple_gla_O(
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         O = dot(A_3_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-        column_p = tl.exp(c_3.to(ACC) - c_1.to(ACC))
+        column_p = tl.exp(chunk - C_run_1)
         column = v.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         tl.store(
@@ -292,8 +233,8 @@ def simple_gla_O(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_Q_b",
         "stride_Q_h",
         "len_b",
@@ -303,7 +244,7 @@ def simple_gla_O(
     ],
 )
 def simple_gla_backward_dK_4(
-    C_ptr,
+    g_ptr,
     V_ptr,
     dO_ptr,
     Q_ptr,
@@ -311,9 +252,9 @@ def simple_gla_backward_dK_4(
     V_tiles,
     dO_tiles,
     Q_tiles,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_j,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -340,7 +281,7 @@ def simple_gla_backward_dK_4(
 ):
     """One program for each b, h and tile of e; sweeps j.
 
-    C_ptr  C[b, h, j], input
+    g_ptr  g[b, h, j], input
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
     Q_ptr  Q[b, h, i, e], input
@@ -367,7 +308,7 @@ def simple_gla_backward_dK_4(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -394,36 +335,28 @@ def simple_gla_backward_dK_4(
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dK_4 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g_ptrs = g_base + tl.cast(j0, tl.int64) * stride_g_j + offs_j * stride_g_j
         in_j = j < len_j
-        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
-        at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        dK_4_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        g_1 = tl.load(g_ptrs, mask=in_j, other=0.0)
+        C_s_1 = tl.where(j < len_j, g_1.to(ACC), 0.0)
+        C_run_1 = tl.cumsum(C_s_1, 0)
+        dK_4_2 = C_run_1 * 1.4426950408889634
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
-        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
-        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        t_2 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
-        reach_p = tl.where(t_2, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC))
-        reach_2 = tl.exp(reach_p - c_1.to(ACC))
-        t_3 = tl.trans(tl.where(in_f[None, :], dK_4_state, 0.0))
-        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
+        chunk = tl.sum(C_s_1, 0)
+        reach_2 = tl.exp(chunk - C_run_1)
+        t = tl.trans(tl.where(in_f[None, :], dK_4_state, 0.0))
+        past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
         dK_4 = dK_4 + past * reach_2[:, None]
-        t_4 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        t_5 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t_4
-        decay = tl.exp(tl.where(t_5, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC)) - c_2.to(ACC))
-        column_safe = tl.where(c_2.to(ACC) == float("-inf"), 0.0, c_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
+        decay = tl.exp(chunk)
         at = tl.minimum(tl.maximum(j, 0), len_j - 1)
-        c = tl.load(C_base + at * stride_C_j)
-        dK_4_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g = tl.load(g_base + at * stride_g_j)
+        C_s = tl.where(j < len_j, g.to(ACC), 0.0)
+        C_run = tl.cumsum(C_s, 0)
+        dK_4_1 = C_run * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
@@ -432,22 +365,23 @@ def simple_gla_backward_dK_4(
         mask_p = j < len_i
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dK_4_3_m = tl.where(mask, dK_4_3, 0.0)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
         dK_4 = whole_dot(dK_4_3_m, q, dK_4, Q_ptr.dtype.element_ty, ACC)
-        column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
-        column = q.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(C_run)
+        column = q.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_4_ptrs = dK_4_base + tl.cast(j0, tl.int64) * len_e + dK_4_offs
         tl.store(dK_4_ptrs, dK_4, mask=in_j[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m)
-        dK_4_state = whole_dot(t_6, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
+        t_2 = tl.trans(column_m)
+        dK_4_state = whole_dot(t_2, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -457,7 +391,7 @@ def simple_gla_backward_dK_4(
     ],
 )
 def simple_gla_backward_dQ_3(
-    C_ptr,
+    g_ptr,
     dO_ptr,
     V_ptr,
     K_ptr,
@@ -465,9 +399,9 @@ def simple_gla_backward_dQ_3(
     dO_tiles,
     V_tiles,
     K_tiles,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_j,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -494,7 +428,7 @@ def simple_gla_backward_dQ_3(
 ):
     """One program for each b, h and tile of e; sweeps i.
 
-    C_ptr  C[b, h, j], input
+    g_ptr  g[b, h, j], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     K_ptr  K[b, h, j, e], input
@@ -521,7 +455,7 @@ def simple_gla_backward_dQ_3(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
@@ -547,32 +481,26 @@ def simple_gla_backward_dQ_3(
         i = i0 + offs_i
         dQ_3 = tl.full([BLOCK_I, BLOCK_E], 0.0, ACC)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        c = tl.load(C_base + at * stride_C_j)
-        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        dQ_3_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g = tl.load(g_base + at * stride_g_j)
+        C_s = tl.where(i < len_j, g.to(ACC), 0.0)
+        C_run = tl.cumsum(C_s, 0)
+        dQ_3_1 = C_run * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
-        t = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
-        reach_row = tl.where(t, 0.0, c_4.to(ACC))
-        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
-        reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
-        t_2 = tl.trans(tl.where(in_f[None, :], dQ_3_state, 0.0))
-        past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
+        chunk = tl.sum(C_s, 0)
+        reach_2 = tl.exp(C_run)
+        t = tl.trans(tl.where(in_f[None, :], dQ_3_state, 0.0))
+        past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
         dQ_3 = dQ_3 + past * reach_2[:, None]
-        t_3 = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
-        decay = tl.exp(c_3.to(ACC) - tl.where(t_3, 0.0, c_4.to(ACC)))
-        C_ptrs = C_base + tl.cast(i0, tl.int64) * stride_C_j + offs_i * stride_C_j
+        decay = tl.exp(chunk)
+        g_ptrs = g_base + tl.cast(i0, tl.int64) * stride_g_j + offs_i * stride_g_j
         in_j = i < len_j
-        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
-        dQ_3_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        g_1 = tl.load(g_ptrs, mask=in_j, other=0.0)
+        C_s_1 = tl.where(i < len_j, g_1.to(ACC), 0.0)
+        C_run_1 = tl.cumsum(C_s_1, 0)
+        dQ_3_2 = C_run_1 * 1.4426950408889634
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
@@ -585,19 +513,19 @@ def simple_gla_backward_dQ_3(
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
         dQ_3 = whole_dot(dQ_3_3_m, k, dQ_3, K_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(c_3.to(ACC) - c_1.to(ACC))
+        column_p = tl.exp(chunk - C_run_1)
         column = k.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dQ_3_ptrs = dQ_3_base + tl.cast(i0, tl.int64) * len_e + dQ_3_offs
         tl.store(dQ_3_ptrs, dQ_3, mask=in_i[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_m)
-        dQ_3_state = whole_dot(t_4, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
+        t_2 = tl.trans(column_m)
+        dQ_3_state = whole_dot(t_2, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
+        "stride_g_b",
+        "stride_g_h",
         "stride_dO_b",
         "stride_dO_h",
         "len_b",
@@ -609,7 +537,7 @@ def simple_gla_backward_dQ_3(
 def simple_gla_backward_dV(
     K_ptr,
     Q_ptr,
-    C_ptr,
+    g_ptr,
     dO_ptr,
     dV_ptr,
     K_tiles,
@@ -623,9 +551,9 @@ def simple_gla_backward_dV(
     stride_Q_h: tl.int64,
     stride_Q_i,
     stride_Q_e,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_j,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -646,7 +574,7 @@ def simple_gla_backward_dV(
 
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
-    C_ptr  C[b, h, j], input
+    g_ptr  g[b, h, j], input
     dO_ptr  dO[b, h, i, f], input
     dV_ptr  dV[b, h, j, f], output
     K_tiles  tiles of K for the copy engine, or None
@@ -674,7 +602,7 @@ def simple_gla_backward_dV(
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
@@ -703,33 +631,28 @@ def simple_gla_backward_dV(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
-        at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        A_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
-        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
-        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
-        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        t_2 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
-        reach_p = tl.where(t_2, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC))
-        reach_2 = A_p * tl.exp(reach_p - c_1.to(ACC))
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g_ptrs = g_base + tl.cast(j0, tl.int64) * stride_g_j + offs_j * stride_g_j
+        g_1 = tl.load(g_ptrs, mask=in_j, other=0.0)
+        C_s_1 = tl.where(j < len_j, g_1.to(ACC), 0.0)
+        C_run_1 = tl.cumsum(C_s_1, 0)
+        A_2 = C_run_1 * 1.4426950408889634
+        chunk = tl.sum(C_s_1, 0)
+        reach_2 = A_p * tl.exp(chunk - C_run_1)
         past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         dV = dV + past * reach_2[:, None]
-        t_3 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        t_4 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t_3
-        decay = tl.exp(tl.where(t_4, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC)) - c_2.to(ACC))
-        column_safe = tl.where(c_2.to(ACC) == float("-inf"), 0.0, c_2.to(ACC))
-        column_p = column_safe * 1.4426950408889634
+        decay = tl.exp(chunk)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         in_i = j < len_i
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
         A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(j, 0), len_j - 1)
-        c = tl.load(C_base + at * stride_C_j)
-        A_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
+        g = tl.load(g_base + at * stride_g_j)
+        C_s = tl.where(j < len_j, g.to(ACC), 0.0)
+        C_run = tl.cumsum(C_s, 0)
+        A_1 = C_run * 1.4426950408889634
         A_3 = A * A_p * tl.exp2(A_1[None, :] - A_2[:, None])
         mask_p = j < len_i
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
@@ -737,8 +660,8 @@ def simple_gla_backward_dV(
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV = dot(A_3_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
-        column = dO.to(ACC) * column_p_1[:, None]
+        column_p = tl.exp(C_run)
+        column = dO.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
@@ -966,37 +889,7 @@ def simple_gla_backward_dg(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "simple_gla_C": {
-        "facts": {
-            "tiles": (),
-            "stream": "j",
-            "pads": {},
-            "resident": (),
-            "streamed": (),
-            "carried": (),
-            "pairs": (),
-            "pairs_by_address": (),
-            "data": (),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-            "scans": True,
-        },
-        "arguments": [
-            ("g_ptr", "pointer_like", "g"),
-            ("C_ptr", "pointer_acc", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_j", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "simple_gla_O": {
+    "simple_gla": {
         "facts": {
             "tiles": ("f",),
             "stream": "i",
@@ -1016,7 +909,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
-            ("C_ptr", "pointer_acc", ""),
+            ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1030,6 +923,9 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_j", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1065,7 +961,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("C_ptr", "pointer_like", "C"),
+            ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
@@ -1073,9 +969,9 @@ KERNELS: dict[str, Any] = {
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_j", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1119,7 +1015,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("C_ptr", "pointer_like", "C"),
+            ("g_ptr", "pointer_like", "g"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
@@ -1127,9 +1023,9 @@ KERNELS: dict[str, Any] = {
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_j", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1175,7 +1071,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("C_ptr", "pointer_like", "C"),
+            ("g_ptr", "pointer_like", "g"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
@@ -1189,9 +1085,9 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_j", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1301,7 +1197,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("D_ptr", "pointer_acc", ""),
-            ("dg_ptr", "pointer_acc", ""),
+            ("dg_ptr", "pointer_like", "g"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1405,6 +1301,12 @@ def choose(
         blocks.update(facts.get("fixed", {}))
         if "fixed" in facts and itemsize > 2 and rows > 32:
             continue  # 64 by 64 products in full precision, unrolled, spill
+        if not facts["stream"] and rows > 16 and not interpreted:
+            # What sweeps nothing waits for memory, with all that it loads in registers: nine tiles of 128 features
+            # take .26 ms in 32 rows of 8 warps, .45 in 64 rows of 4 (benchmarks/results/linear-delta.json).
+            loaded = sum(rows * max(1, *(sizes.get(a, 1) for a in d)) for d in facts["resident"])
+            if loaded > 256 * 32 * warps:
+                continue
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         if "fixed" in facts:
@@ -1601,38 +1503,23 @@ def forward(inputs, extents, params, config=None):
     g = inputs["g"]
     len_b = extents["b"]
     len_h = extents["h"]
-    len_j = extents["j"]
     len_i = extents["i"]
+    len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    C = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h; sweeps j.
-    cfg = configure("simple_gla_C", extents, inputs, config)
-    grid = (len_b * len_h,)
-    simple_gla_C[grid](
-        g,
-        C,
-        *launch_strides(g),
-        len_b,
-        len_h,
-        len_j,
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h and tile of f; sweeps i.
-    cfg = configure("simple_gla_O", extents, inputs, config)
+    cfg = configure("simple_gla", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
-    simple_gla_O[grid](
+    simple_gla[grid](
         Q,
         K,
-        C,
+        g,
         V,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -1640,6 +1527,7 @@ def forward(inputs, extents, params, config=None):
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
+        *launch_strides(g),
         *launch_strides(V),
         len_b,
         len_h,
@@ -1652,7 +1540,6 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "C": C,
         "O": O,
     }
 
@@ -1662,8 +1549,8 @@ def backward(inputs, extents, params, config=None):
     Q = inputs["Q"]
     K = inputs["K"]
     V = inputs["V"]
-    C = inputs["C"]
     dO = inputs["dO"]
+    g = inputs["g"]
     len_b = extents["b"]
     len_h = extents["h"]
     len_j = extents["j"]
@@ -1678,7 +1565,7 @@ def backward(inputs, extents, params, config=None):
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     D = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dg = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    dg = torch.empty((len_b, len_h, len_j), dtype=inputs["g"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps j.
     cfg = configure("simple_gla_backward_dK_4", extents, inputs, config)
@@ -1686,7 +1573,7 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     simple_gla_backward_dK_4[grid](
-        C,
+        g,
         V,
         dO,
         Q,
@@ -1694,7 +1581,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
-        *launch_strides(C),
+        *launch_strides(g),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(Q),
@@ -1715,7 +1602,7 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     simple_gla_backward_dQ_3[grid](
-        C,
+        g,
         dO,
         V,
         K,
@@ -1723,7 +1610,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
-        *launch_strides(C),
+        *launch_strides(g),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(K),
@@ -1746,7 +1633,7 @@ def backward(inputs, extents, params, config=None):
     simple_gla_backward_dV[grid](
         K,
         Q,
-        C,
+        g,
         dO,
         dV,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
@@ -1754,7 +1641,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(Q),
-        *launch_strides(C),
+        *launch_strides(g),
         *launch_strides(dO),
         len_b,
         len_h,
