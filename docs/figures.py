@@ -252,38 +252,6 @@ def lengths(file: File) -> str:
     return f"{card(file)}; nanoseconds a token, forward / backward:\n\n" + table(head, rows)
 
 
-def operators(theirs: File, file: File) -> str:
-    """flash-linear-attention's operators beside ours, in one run."""
-    ours = {
-        r["program"]: r for r in file["rows"] if r["H"] == 64 and r["N"] == theirs["shape"]["N"]
-    }
-    rows = []
-    for r in theirs["rows"]:
-        mine = ours.get(OPERATORS.get(r["operator"], ""), {})
-        cells = []
-        for k in ("forward_ms", "backward_ms"):
-            cells += [said(r, k, ".3f"), said(mine, k, ".3f")]
-            cells.append(f"{r[k] / mine[k]:.2f}" if k in r and k in mine else "")
-        rows.append(
-            [r["operator"], OPERATORS.get(r["operator"], ""), *cells, r.get("note", "")[:90]]
-        )
-    head = ["operator", "program", "fla", "ours", "ratio", "fla, backward", "ours", "ratio", "note"]
-    return f"{card(file)}, fla {theirs['fla']}; milliseconds:\n\n" + table(head, rows)
-
-
-# Operators of fla, and the program that computes the same.
-OPERATORS = {
-    "retention": "retnet",
-    "lightning": "lightning",
-    "linear_plain": "linear_identity",
-    "linear_elu": "linear",
-    "simple_gla": "simple_gla",
-    "gla": "gla",
-    "delta_rule": "deltanet",
-    "gated_delta": "gated_delta",
-}
-
-
 def family(file: File) -> str:
     """Normalizers: both passes, and what stands beside them."""
     rows = []
@@ -676,7 +644,6 @@ KINDS: dict[str, Callable[..., str]] = {
         linear_since,
         pieces,
         lengths,
-        operators,
         family,
         normalizers,
         forms,

@@ -31,6 +31,7 @@ from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
 from attndsl.runtime.stages import TRITON, WARPS, Config, Planner, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 from attndsl.runtime.watching import Watch, told_apart
+from attndsl.schedule.composed import PIECES
 
 _UNKNOWN: Any = object()
 # Calls that are remembered; programs with ever new shapes must not fill the memory.
@@ -295,6 +296,8 @@ class Engine:
         from attndsl.runtime.tuned import look_up
 
         inputs = dict(zip(self.names, given, strict=True))
+        if PIECES in extents:  # a search is of whole walks; what it found fits both
+            return look_up(self.cascade, stage, inputs, extents)
         if self.autotune != "never":  # a search is much to import
             from attndsl.runtime.autotune import tune_call
 

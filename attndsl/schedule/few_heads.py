@@ -16,11 +16,12 @@ from attndsl.schedule.tile import Plan, Role, TileProgram
 COLUMNS = 64
 CHUNK = 64
 # Microseconds of an H200 at D128: a turn of a whole walk, that of a walk in pieces with that of its parts, one of the
-# elementwise kernel between them, and two kernels more (benchmarks/results/linear-lengths-h200.json).
+# elementwise kernel between them, and two launches more, for which short kernels wait: at 1024 positions pieces were
+# slower (benchmarks/results/linear-lengths-h200.json).
 WHOLE = 1.65
 CUT = 2.4
 BETWEEN = 0.65
-MORE = 10.0
+MORE = 30.0
 
 
 def worth(programs: int, positions: int, processors: int) -> int:

@@ -20,6 +20,7 @@ import attndsl
 from attndsl.runtime import autotune, few, tuned
 from attndsl.runtime.engine import Start
 from attndsl.runtime.launches import Launch
+from attndsl.schedule.composed import PIECES
 from attndsl.tuning.database import Entry, Key
 from attndsl.tuning.store import store
 from attndsl.tuning.tune import Found
@@ -286,6 +287,21 @@ def test_nothing_is_searched_while_a_graph_is_captured(
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     load(autotune="always")._engine.prepare(phantoms(), Start(), (), "")
     assert not calls
+
+
+def test_nothing_is_searched_for_walks_in_pieces(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search times whole walks, and would find no entry for the kernels between in any process."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(autotune, "tune", fake_tune(calls, None))
+    op = load("linear_identity", autotune="always")
+    with FakeTensorMode():
+        one = torch.empty(1, 1, 4096, 128, dtype=torch.bfloat16, device="cuda")
+    assert op._engine.prepare((one, one, one), Start(), (), "").extents[PIECES] > 1
+    assert not calls
+    op._engine.prepare(phantoms(), Start(), (), "")
+    assert len(calls) == 1
 
 
 def test_the_mode_is_checked_and_travels() -> None:

@@ -175,7 +175,7 @@ def test_pieces_fill_the_card_and_are_not_too_short(monkeypatch: pytest.MonkeyPa
     assert few.worth(2, 4096, 132) == 16  # 64 chunks: as many pieces as the kernel between is worth
     assert few.worth(0, 4096, 132) == 16
     assert few.worth(32, 4096, 132) == 4
-    assert few.worth(66, 4096, 132) == 2
+    assert few.worth(66, 1 << 14, 132) == 2
     assert few.worth(67, 1 << 20, 132) == 1
     assert 60 <= few.worth(2, 1 << 18, 132) <= 66
 
@@ -183,9 +183,9 @@ def test_pieces_fill_the_card_and_are_not_too_short(monkeypatch: pytest.MonkeyPa
 def test_short_sequences_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kernels more take longer than what they save."""
     monkeypatch.setattr(pieces, "LEAST", 256)
-    assert few.worth(2, 512, 132) == 1
-    assert few.worth(66, 1024, 132) == 1
-    assert few.worth(2, 1024, 132) == 4
+    assert few.worth(2, 1024, 132) == 1
+    assert few.worth(2, 2048, 132) > 1
+    assert few.worth(66, 4096, 132) == 1
 
 
 def test_a_call_with_few_heads_takes_its_own_stage() -> None:
