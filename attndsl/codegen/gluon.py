@@ -31,6 +31,7 @@ PIPELINE = frozenset(
     }
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
+    | {"padded_product", "in_pairs", "out_of_pairs"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 
