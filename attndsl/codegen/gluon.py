@@ -35,6 +35,7 @@ PIPELINE = frozenset(
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"turn", "later", "turn_slot", "TURN", "ROWS_OF_ONE"}
+    | {"padded_product", "in_pairs", "out_of_pairs"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 

@@ -91,6 +91,9 @@ class StepPrinter(LayoutPrinter):
         b = f"{dot.right}_ring.index({stage}).reshape([{self._matrix(right)}]).permute((1, 0))"
         zeros = f"gl.zeros({self._shape(dot.dims)}, ACC, SCORES)"
         code = f"warpgroup_mma({a}, {b}, {zeros}, use_acc=False, is_async=True)"
+        if len(self._roles.bodies[0].scores) == 1:
+            length = self.extents[self.program.axis(dot.over).rank].name
+            code = f"padded_product({a}, {b}, {zeros}, {length})"
         if start:
             code = f"warpgroup_mma({a}, {b}, {zeros} {start}, is_async=True)"
         self._define(dot.name, Text(code, dot.dims, DType.FLOAT))

@@ -137,6 +137,7 @@ def module_context(
     own |= (
         {"choose_eight", "turn", "turned", "in_pairs", "out_of_pairs"} if forward.eight else set()
     )
+    own |= {"padded_product"} if hopper else set()
     own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]

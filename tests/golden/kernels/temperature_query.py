@@ -195,7 +195,6 @@ def temperature_query(
     S_p = 1.0 / tau.to(ACC)
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    S_1_exponent = S_p * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -211,14 +210,14 @@ def temperature_query(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        M_S_tile_raw = tl.max(S, 1)
-        M_S_tile = M_S_tile_raw * S_p
+        S_1 = S * S_p[:, None]
+        M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_query.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S * S_1_exponent[:, None] - P_S_p[:, None])
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -234,17 +233,17 @@ def temperature_query(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S, float("-inf"))
-        M_S_tile_raw = tl.max(S_1_m, 1)
-        M_S_tile = M_S_tile_raw * S_p
+        S_1_m = tl.where(mask, S_1, float("-inf"))
+        M_S_tile = tl.max(S_1_m, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_query.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * S_1_exponent[:, None] - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -415,7 +414,6 @@ def temperature_query_backward_D_dQ_dtau(
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
     dtau = tl.log2(tau.to(ACC))
     dtau_p = tl.exp2(dtau * 2.0)
-    S_1_exponent = S_p * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -436,7 +434,8 @@ def temperature_query_backward_D_dQ_dtau(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        P_S = tl.exp2(S * S_1_exponent[:, None] - P_S_p[:, None])
+        S_1 = S * S_p[:, None]
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         W_2_s = ddS * dS
         W_2_tile = tl.sum(W_2_s, 1)
@@ -462,10 +461,11 @@ def temperature_query_backward_D_dQ_dtau(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S, float("-inf"))
-        P_S = tl.exp2(S_1_m * S_1_exponent[:, None] - P_S_p[:, None])
+        S_1_m = tl.where(mask, S_1, float("-inf"))
+        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         W_2_s = ddS * dS
         W_2_tile = tl.sum(W_2_s, 1)
@@ -812,7 +812,6 @@ def temperature_query_slices(
     S_p = 1.0 / tau.to(ACC)
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
-    S_1_exponent = S_p * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -838,14 +837,14 @@ def temperature_query_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        M_S_tile_raw = tl.max(S, 1)
-        M_S_tile = M_S_tile_raw * S_p
+        S_1 = S * S_p[:, None]
+        M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_query.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S * S_1_exponent[:, None] - P_S_p[:, None])
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -861,17 +860,17 @@ def temperature_query_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S, float("-inf"))
-        M_S_tile_raw = tl.max(S_1_m, 1)
-        M_S_tile = M_S_tile_raw * S_p
+        S_1_m = tl.where(mask, S_1, float("-inf"))
+        M_S_tile = tl.max(S_1_m, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_query.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * S_1_exponent[:, None] - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)

@@ -174,6 +174,21 @@ def test_a_kernel_adds_up_what_another_summed(example: str, dim: int, tmp_path: 
     assert not misread(kernel.sass)
 
 
+@pytest.mark.parametrize(("dim", "scores", "sums"), [(96, 6, 8), (128, 8, 8)])
+def test_scores_are_no_products_of_padding(
+    dim: int, scores: int, sums: int, tmp_path: Path
+) -> None:
+    """Of 96 features, which lie in tiles of 128, instructions multiply 96."""
+    program = driver.load(EXAMPLES / "full.attn")
+    path = tmp_path / "full.py"
+    path.write_text(module_text(program, driver.CompileOptions(hopper=True, backward=False)))
+    made = compile_kernels(path, targets=["sm_90"], extents={"e": dim, "f": dim})
+    (kernel,) = (k for k in made if k.name == "full_hopper")
+    # Those of the first tile and of the last product, and those of the loop, for each way of sharing rows.
+    assert kernel.sass.count("HGMMA") == 2 * 2 * (scores + sums)
+    assert kernel.spills == 0
+
+
 @pytest.mark.parametrize("mask", ["", "   where j <= i"])
 def test_products_of_8_bits_run_asynchronously(mask: str, tmp_path: Path) -> None:
     """Weights go from scores to operands in the registers they are in: two numbers are converted, and nothing moves."""

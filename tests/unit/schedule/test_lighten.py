@@ -52,12 +52,11 @@ def test_a_scale_of_unknown_sign_is_applied_to_every_score() -> None:
     [
         (f"sum[e]({PLAIN}) / sqrt(|e|)", ""),
         (PLAIN + " * w / sqrt(|e|)", ", w[b]"),
-        (PLAIN + " * w[i] / (2 * sqrt(|e|))", ", w[b,i]"),
-        (PLAIN + " / w[i]", ", w[b,i]"),
+        (PLAIN + " / w", ", w[b]"),
     ],
 )
-def test_positive_factors_of_a_row_are_applied_to_its_maximum(score: str, inputs: str) -> None:
-    """Scalars, rows and divisors alike, where they are assumed to be positive; the value stays what it was."""
+def test_positive_factors_are_applied_to_the_maximum(score: str, inputs: str) -> None:
+    """Products and divisors alike, where they are assumed to be positive; the value stays what it was."""
     text = program(score, inputs)
     if inputs:
         assert not score_is_its_product(text)
@@ -70,14 +69,15 @@ def test_positive_factors_of_a_row_are_applied_to_its_maximum(score: str, inputs
     assert torch.allclose(made, interpret(cascade, x, dtype=torch.float64)["O"], atol=1e-12)
 
 
-def test_a_factor_of_keys_stays_with_the_score() -> None:
-    text = program(PLAIN + " * w[i] * c[j]", ", w[b,i], c[b,j]")
+def test_factors_of_rows_and_keys_stay_with_the_score() -> None:
+    text = program(PLAIN + " * w[i] * c[j] / sqrt(|e|)", ", w[b,i], c[b,j]")
     text = text.replace("batch b\n", "batch b\n  assume w > 0, c > 0\n")
     body = turn(kernels(plan_forward(load(text)))[0])
-    (score,) = [
-        s for s in body if isinstance(s, t.Compute) and len(s.dims) == 2 and "c" in str(s.expr)
-    ][:1]
-    assert "'w'" not in str(score.expr)
+    scores = [s.expr for s in body if isinstance(s, t.Compute) and len(s.dims) == 2]
+    assert any("'w'" in str(e) and "'c'" in str(e) for e in scores)
+    (fold,) = [s for s in body if isinstance(s, t.Fold) and s.op is Reduction.MAX]
+    (scaled,) = [s for s in body if isinstance(s, t.Compute) and f"'{fold.name}'" in str(s.expr)]
+    assert "scale" in str(scaled.expr) or "_p" in str(scaled.expr)
 
 
 def test_what_a_row_shares_is_added_to_its_maximum() -> None:
