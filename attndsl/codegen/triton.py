@@ -148,8 +148,13 @@ def module_context(
     if split is not None:
         # Few queries are no work for groups of 64 rows.
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
-    # Measured where sweeps multiply pairs: chunks, walks and what is computed ahead of them stay as they were.
-    apart = any(fact in k.facts for k in module.kernels for fact in configs.FINDERS)
+    # Measured where one sweep multiplies pairs. Chunks, walks, blocks of a scan and loops around a sweep stay as they
+    # were: parts of what they make on the way took more shared memory than there is.
+    known = (*configs.FINDERS, "fixed")
+    apart = any(
+        (k.facts["stream"] and k.facts["loops"]) or any(f in k.facts for f in known)
+        for k in module.kernels
+    )
     products = "ieee" if apart else PRODUCTS[precision]
     for k in module.kernels:
         if products == "ieee" and not configs.FINDERS.keys() & k.facts.keys():

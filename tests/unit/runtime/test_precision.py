@@ -43,9 +43,10 @@ def test_a_copy_has_it_too() -> None:
     assert 'tl.constexpr("ieee")' in op._engine.stage("none", (), "triton").text
 
 
-def test_chunks_keep_ieee_products() -> None:
-    """Their states are summed over all chunks, and their tiles were not measured with parts."""
-    assert 'PRODUCTS = tl.constexpr("ieee")' in text("gla", ())
+@pytest.mark.parametrize("example", ["gla", "simplicial2", "selective"])
+def test_chunks_loops_and_blocks_keep_ieee_products(example: str) -> None:
+    """Parts of what a loop around a sweep multiplies on the way took more shared memory than a block has."""
+    assert 'PRODUCTS = tl.constexpr("ieee")' in text(example, ())
 
 
 def test_parts_have_room_in_shared_memory() -> None:
