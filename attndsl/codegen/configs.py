@@ -279,7 +279,9 @@ def choose_warps(
             shared += 4 * 64 * block * 2 + block * sizes(facts["across"]) * 4
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
         held = (sums + block * facts["pairs"] + waiting) // 2
-        room = 160 if groups == 3 else 195 if carried else 224
+        # A mask beside two tiles of pairs takes more than three groups have: softpick spilled, and took 0.898 ms; with
+        # two it takes 0.701 (benchmarks/results/tuning/examples-h200.json).
+        room = (144 if facts["compares"] else 160) if groups == 3 else 195 if carried else 224
         if shared <= smem and held <= room:
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,
