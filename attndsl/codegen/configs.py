@@ -311,7 +311,9 @@ def choose_warps(
         ):  # the second operand comes after the first has gone
             waiting //= 2
         held = (sums + block * facts["pairs"] + waiting) // 2
-        room = 160 if groups == 3 else 195 if carried else 224
+        # A mask beside two tiles of pairs takes more than three groups have: softpick spilled, and took 0.898 ms; with
+        # two it takes 0.701 (benchmarks/results/tuning/examples-h200.json).
+        room = (144 if facts["compares"] else 160) if groups == 3 else 195 if carried else 224
         if shared <= smem and held <= room:
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,

@@ -25,8 +25,10 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
     if any(isinstance(s, Load) and {found.tile, found.stream} <= {*s.dims} for s in beside):
         # A table by distance, forward: 1.87 ms (training-h200.json); the portable kernel took 1.42 on a slower card.
         return "it loads a value for each pair of a row and a key"
-    if sums > 1 and max(map(pairs_held, found.bodies)) > 2:
-        return "it holds more than two tiles of scores at a time beside two sums"
+    if sums + max(map(pairs_held, found.bodies)) > 4:
+        # dK of softpick, four tiles and a sum: 2.53 instead of 1.61 ms; a gradient of each query's temperature, five:
+        # 1.29 instead of 1.18 (tuning/examples-h200.json). dQ of softcap, three: 0.82 and 0.89.
+        return "it holds more than four tiles of scores and sums at a time"
     if jumps(program) and all(len(b.scores) == 1 for b in found.bodies):
         # What is loaded ahead is waited for where a stretch ends: a window beside the first keys takes 0.49 instead of
         # 0.34 ms (tuning/examples-h200.json); dQ, which multiplies more in a step, 0.37 instead of 0.41.

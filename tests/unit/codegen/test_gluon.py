@@ -268,6 +268,12 @@ def test_blocks_fit_what_a_group_holds() -> None:
         assert blocks is not None
         queries[dim, turns] = blocks["BLOCK_J"]
     assert queries == {(64, 0): 128, (64, 1): 64, (128, 0): 64}
+    # Two tiles of pairs leave three groups just room enough, and none for a mask.
+    two = {**facts, "pairs": 2, "folded": False}
+    for compares, groups in ((False, 3), (True, 2)):
+        made = choose_warps({**two, "compares": compares}, {"e": 128, "f": 128}, smem)
+        assert made is not None
+        assert (made["GROUPS"], made["BLOCK_J"], made["STAGES"]) == (groups, 64, 3)
     near = choose_warps(facts | {"looked_up": True}, {"e": 128, "f": 128}, smem)
     assert near is not None
     assert (near["BLOCK_J"], near["STAGES"]) == (64, 3)

@@ -45,8 +45,9 @@ def test_a_sum_of_two_products_of_narrow_heads_stays_portable(example: str) -> N
     assert taken(example, e=64, f=64) == ["", "_backward_dK_dV"]
 
 
-def test_two_sums_beside_three_tiles_stay_portable() -> None:
+def test_more_than_four_tiles_of_scores_and_sums_stay_portable() -> None:
     assert taken("softcap") == ["", "_backward_D_dQ"]
+    assert taken("softpick") == ["", "_backward_dV"]
 
 
 def test_a_window() -> None:
