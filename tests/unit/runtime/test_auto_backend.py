@@ -55,7 +55,8 @@ def test_a_window() -> None:
 
 
 def test_documents() -> None:
-    assert taken("documents") == ["_backward_D_dQ", "_backward_dK_dV"]
+    assert taken("documents") == ["", "_backward_D_dQ", "_backward_dK_dV"]
+    assert taken("documents", e=96, f=96) == ["_backward_D_dQ", "_backward_dK_dV"]
     assert "" in taken("documents", e=256, f=256)
 
 
