@@ -63,7 +63,8 @@ def test_a_window_beside_the_first_keys(example: str) -> None:
 
 
 def test_documents() -> None:
-    assert taken("documents") == ["_backward_D_dQ", "_backward_dK_dV"]
+    assert taken("documents") == ["", "_backward_D_dQ", "_backward_dK_dV"]
+    assert taken("documents", e=96, f=96) == ["_backward_D_dQ", "_backward_dK_dV"]
     assert "" in taken("documents", e=256, f=256)
 
 
