@@ -196,10 +196,12 @@ class StepPrinter(LayoutPrinter):
                 self._step_carried(body)
             case Order.ALONE if body.across:
                 block = self.blocks[self._roles.stream]
-                with self._only(f"{block} == 64"):
-                    self._step_alone(body)
                 with self._only(f"{block} == 128"):
                     self._step_alone(body, wide=True)
+                self._emit("else:")
+                self._indent += 1
+                self._step_alone(body)
+                self._indent -= 1
             case Order.ALONE:
                 self._step_alone(body)
         self._indent -= 1
