@@ -4,8 +4,8 @@ Products are issued and run on while the warps compute; what a step needs of the
 In which order, `Roles.order` says (`schedule/warps.py`).
 
 A wait is for the assembler no more than an instruction: it moves one up to the products it waits for, past what the
-warps could compute meanwhile. That is as well: two groups fill each other's waits, and holding the wait back, by a
-branch before it, made every kernel slower (docs/explanation/hopper.md).
+warps could compute meanwhile, unless a loop stands before it. Where products are few that is as well, since groups fill
+each other's waits; where they are many, the wait is held back (`HELD`, docs/explanation/hopper.md).
 """
 
 from __future__ import annotations
@@ -206,10 +206,12 @@ class StepPrinter(LayoutPrinter):
                 self._step_carried(body)
             case Order.ALONE if body.across:
                 block = self.blocks[self._roles.stream]
-                with self._only(f"{block} == 64"):
-                    self._step_alone(body)
                 with self._only(f"{block} == 128"):
                     self._step_alone(body, wide=True)
+                self._emit("else:")
+                self._indent += 1
+                self._step_alone(body)
+                self._indent -= 1
             case Order.ALONE:
                 self._step_alone(body)
         self._indent -= 1
