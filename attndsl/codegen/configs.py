@@ -306,9 +306,8 @@ def choose_warps(
         if facts.get("across"):
             shared += 4 * 64 * block * 2 + block * sizes(facts["across"]) * 4 + 1024
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
-        if block == 128 and facts.get(
-            "across"
-        ):  # the second operand comes after the first has gone
+        # The second operand comes after the first has gone.
+        if block == 128 and facts.get("across"):
             waiting //= 2
         held = (sums + block * facts["pairs"] + waiting) // 2
         # A mask beside two tiles of pairs takes more than three groups have: softpick spilled, and took 0.898 ms; with
@@ -354,6 +353,8 @@ def choose_eight(
                 "APART": 1,
                 "REGISTERS": 240,
                 **({"COPIED": 0} if facts["also"] else {}),
+                # As measured (benchmarks/results/eight-h200.json); later operands were not.
+                **({"HELD": 0} if facts["order"] == "carried" else {}),
                 "num_warps": 4,
                 "maxnreg": 168,
             }
