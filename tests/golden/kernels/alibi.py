@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1132,6 +1132,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1188,6 +1189,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1265,6 +1267,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "V", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1330,6 +1333,7 @@ KERNELS: dict[str, Any] = {
             "data": (),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("dslope_6_ptr", "pointer_acc", ""),
@@ -1355,6 +1359,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1413,6 +1418,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1783,6 +1783,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1856,6 +1857,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1952,6 +1954,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -2035,6 +2038,7 @@ KERNELS: dict[str, Any] = {
             "data": ("V", "K", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -2117,6 +2121,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "V", "Q", "K"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
@@ -2209,6 +2214,7 @@ KERNELS: dict[str, Any] = {
             "data": ("V", "K", "dO", "Q"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -2291,6 +2297,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "V", "Q", "K"),
             "loops": 2,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
@@ -2373,6 +2380,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -2438,6 +2446,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1429,6 +1429,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "A", "K", "B", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1494,6 +1495,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "A", "V", "K", "B"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1575,6 +1577,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "B", "V", "Q", "A", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1651,6 +1654,7 @@ KERNELS: dict[str, Any] = {
             "data": ("A", "dO", "Q", "V", "K", "B"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
@@ -1726,6 +1730,7 @@ KERNELS: dict[str, Any] = {
             "data": ("B", "V", "K", "dO", "Q", "A"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -1801,6 +1806,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "A", "K", "B", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1866,6 +1872,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),

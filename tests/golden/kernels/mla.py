@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1289,6 +1289,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "P", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1356,6 +1357,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "P", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1440,6 +1442,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "R", "V", "Q", "P", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1518,6 +1521,7 @@ KERNELS: dict[str, Any] = {
             "data": ("R", "V", "K", "dO", "Q", "P"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -1595,6 +1599,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "P", "K", "R", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1662,6 +1667,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),

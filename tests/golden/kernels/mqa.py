@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -916,6 +916,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -967,6 +968,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1034,6 +1036,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "V", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1096,6 +1099,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1148,6 +1152,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -2174,6 +2174,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("Ks_ptr", "pointer_like", "Ks"),
@@ -2218,6 +2219,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -2285,6 +2287,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("Ks_ptr", "pointer_like", "Ks"),
@@ -2325,6 +2328,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -2369,6 +2373,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -2448,6 +2453,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
@@ -2526,6 +2532,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -2597,6 +2604,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
@@ -2675,6 +2683,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
@@ -2755,6 +2764,7 @@ KERNELS: dict[str, Any] = {
             "fixed": {
                 "i": 64,
             },
+            "ieee": True,
         },
         "arguments": [
             ("V_ptr", "pointer_like", "V"),

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1143,6 +1143,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "L", "U", "K", "V"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1208,6 +1209,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1249,6 +1251,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "Q", "U", "L", "V", "K"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("U_ptr", "pointer_like", "U"),
@@ -1325,6 +1328,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "V", "L", "U", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1402,6 +1406,7 @@ KERNELS: dict[str, Any] = {
             "data": ("L", "U", "K", "V", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),

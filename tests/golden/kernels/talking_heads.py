@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -1795,6 +1795,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -1845,6 +1846,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "V"),
             "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Ww_ptr", "pointer_like", "Ww"),
@@ -1907,6 +1909,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "dO", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -1978,6 +1981,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -2043,6 +2047,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "V", "Q", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -2110,6 +2115,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "V", "Q", "K"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -2182,6 +2188,7 @@ KERNELS: dict[str, Any] = {
             "data": ("V", "dO", "K", "Q"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Wl_ptr", "pointer_like", "Wl"),
@@ -2254,6 +2261,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "K", "dO", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
