@@ -13,14 +13,16 @@ from attndsl import __version__
 from attndsl.analysis.fusion import fused
 from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
-from attndsl.cascade.nodes import Binary, Call, Expr, Logic
+from attndsl.cascade.nodes import Binary, Call, Cascade, Expr, Logic
 from attndsl.cascade.walk import walk
 from attndsl.codegen.names import identifier
 from attndsl.lengths import length_facts, plan_costs
 from attndsl.schedule import tile as t
 from attndsl.schedule.cost import GPUS, Again, Cost, again, bound
+from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
+from attndsl.schedule.restarts import begun, restarting
 from attndsl.schedule.tile import Role
 from attndsl.schedule.warps import Unfit, roles
 from attndsl.schedule.worth import kept_portable, worth_sweeps
@@ -105,7 +107,8 @@ def sweep_facts(program: Program) -> Facts:
     `by_algebra` is what the algebra alone would ask for: fewer where a fusion would cost digits.
     """
     ready = prepare(program.shifted)
-    before, after = as_written(program.cascade), fused(ready.cascade, ready.ranks)
+    before = as_written(program.cascade)
+    after = fused(ready.cascade, ready.ranks, inside(program, ready.cascade))
     return {
         "as_written": [list(x) for x in before.tensors],
         "after_fusion": [list(x) for x in after.tensors],
@@ -116,6 +119,18 @@ def sweep_facts(program: Program) -> Facts:
         "needed_before": list(after.facts),
         "maxima_inserted": [{"tensor": x, "for": e} for x, e in program.inserted],
     }
+
+
+def inside(program: Program, c: Cascade) -> frozenset[str]:
+    """The running sums that no kernel of the forward pass writes: the one that reads them adds them up itself."""
+    if program.forward is None:
+        return frozenset()
+    made = {b for s in program.forward.steps if isinstance(s, t.TileProgram) for b in s.writes}
+    sums = restarting(program.shifted, None, [o.name for o in c.outputs])
+    try:
+        return begun(c, sums) - made
+    except Refused:
+        return frozenset()
 
 
 # --- kernels -------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def main() -> None:
     for number, (mask, shape, scales) in enumerate(rows):
         if args.only not in (None, number):
             continue
-        row: dict[str, object] = {"mask": mask, "shape": list(shape), "scales": scales}
         b, h, n, d = shape
+        row: dict[str, object] = {"mask": mask, "B": b, "H": h, "N": n, "D": d, "scales": scales}
         flops = 4 * b * h * n * n * d / (2 if mask == "causal" else 1)
         for dtype in (torch.bfloat16, EIGHT):
             name = "e4m3" if dtype is EIGHT else "bf16"

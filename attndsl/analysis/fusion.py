@@ -25,10 +25,13 @@ from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import children, free, reads, walk
 
 
-def fused(c: Cascade, ranks: Ranks) -> Sweeps:
-    """The sweeps that are left of a program in normal form, where every large reduction is a definition."""
-    found = _Fusion(c, ranks, exact=True).run()
-    by_algebra = _Fusion(c, ranks, exact=False).run()
+def fused(c: Cascade, ranks: Ranks, inside: frozenset[str] = frozenset()) -> Sweeps:
+    """The sweeps that are left of a program in normal form, where every large reduction is a definition.
+
+    `inside` names running sums that are added up where they are read, each chunk of its own (`schedule/restarts.py`).
+    """
+    found = _Fusion(c, ranks, inside, exact=True).run()
+    by_algebra = _Fusion(c, ranks, inside, exact=False).run()
     bound = len(by_algebra.visits.result())
     return found.visits.result(found.facts, found.joined, bound)
 
@@ -37,6 +40,7 @@ def fused(c: Cascade, ranks: Ranks) -> Sweeps:
 class _Fusion:
     cascade: Cascade
     ranks: Ranks
+    inside: frozenset[str]
     exact: bool
     """Whether terms may only be corrected in ways that keep their digits."""
     blocks: Blocks = field(init=False)
@@ -108,7 +112,13 @@ class _Fusion:
             if n.tensor == d.tensor or not self.level.get(n.tensor):
                 continue
             level = self.read(n)
-            if level == int(level) or self.joins(d, n, over):
+            if n.tensor in self.inside:
+                number = max(number, int(level))
+                self.joined.append(
+                    f"`{d.tensor}` runs along with `{n.tensor}`: only differences of it are taken, and it begins anew "
+                    "with each chunk"
+                )
+            elif level == int(level) or self.joins(d, n, over):
                 number = max(number, int(level))
                 pivots += [n] if level != int(level) else []
             elif number < math.ceil(level):

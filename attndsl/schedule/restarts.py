@@ -112,14 +112,18 @@ def made_again(g: Gradient, sums: Mapping[str, Restart], ranks: Ranks) -> Gradie
     ]
     if not again:
         return None
-    names, made = Names(g.backward), list[Define]()
+    made = list[Define]()
     inputs = {t.name: t for t in g.backward.inputs if t.name not in again}
+    for x in again:
+        needed = sorted(reads(g.forward.define(x).expr))
+        inputs |= {n: given[n] for n in needed if n not in inputs}
+    # With the ranks of what is read anew, though no gradient may be asked for that goes over them.
+    names = Names(replace(g.backward, inputs=tuple(inputs.values())))
     known_ranks = set(names.ranks)
     for x in again:
         d = g.forward.define(x)
         new = names.index(Names(g.forward).root(sums[x].over))
         made.append(replace(d, expr=rename(d.expr, {sums[x].over: new})))
-        inputs |= {n: given[n] for n in sorted(reads(d.expr)) if n not in inputs}
     more = tuple(r for n, r in names.ranks.items() if n not in known_ranks)
     outputs = tuple(o for o in g.forward.outputs if o.name not in again)
     return replace(

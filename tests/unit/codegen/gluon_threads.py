@@ -64,6 +64,10 @@ class Memory:
     def __init__(self, t: torch.Tensor) -> None:
         self.t = t
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.t.shape)
+
     def index(self, k: int) -> Memory:
         return Memory(self.t[int(k)])
 
