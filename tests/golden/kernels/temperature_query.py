@@ -1301,9 +1301,8 @@ def demand(
     pairs = [points(d) for d in facts["pairs"]]
     # With two values of pairs, one passes through shared memory on its way into a product.
     shared = (stages * streamed + resident + (max(pairs) if len(pairs) > 1 else 0)) * itemsize
-    if (
-        parts
-    ):  # those of what stays wait there, and one of what comes alone; pairs stay in registers
+    if parts:
+        # Those of what stays wait there, and one of what comes alone; pairs stay in registers.
         # What is added to memory at every step is multiplied once more, the other way round.
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
@@ -1378,6 +1377,10 @@ def choose(
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         if "fixed" in facts:
             room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
+        if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
+            room -= (
+                18 * 1024
+            )  # Triton takes up to 16 KiB more than the sums say where dims differ or are large
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             made = {**sizes, **blocks}
