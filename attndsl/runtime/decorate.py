@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from attndsl.frontend.decorator import spec_from_function
+from attndsl.runtime.loading import tell
 from attndsl.runtime.operator import CompiledAttention
 
 
@@ -50,6 +51,7 @@ def attention_spec(
 
     def wrap(f: Callable[..., Any]) -> CompiledAttention:
         spec = spec_from_function(f, batch=batch)
+        tell(spec.diagnostics, 3)
         header = f"source: {spec.source.name}"
         return CompiledAttention(
             spec.cascade,

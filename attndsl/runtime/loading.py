@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterable
 
-from attndsl.frontend import load_cascades
+from attndsl.diagnostics import Diagnostic, DiagnosticError, render
+from attndsl.frontend import check
 from attndsl.frontend.picking import pick
 from attndsl.frontend.reading import read_source
 from attndsl.runtime.operator import CompiledAttention
@@ -37,6 +40,8 @@ def load(
     Products of float32 are sums of six products of bfloat16 parts, on matrix units and as near as IEEE's; with
     `precision="ieee"` they are IEEE's, on ordinary cores.
 
+    What `attndsl check` warns of is shown as a `UserWarning`.
+
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """
     return _operator(read_source(path), name, backend, autotune, deterministic, precision)
@@ -67,7 +72,11 @@ def _operator(
     deterministic: bool,
     precision: str,
 ) -> CompiledAttention:
-    cascade = pick(load_cascades(source), name, source)
+    result = check(source)
+    if not result.ok:
+        raise DiagnosticError(result.diagnostics)
+    tell(result.diagnostics, 4)
+    cascade = pick(result.cascades, name, source)
     header = f"source: {source.name}"
     return CompiledAttention(
         cascade,
@@ -77,3 +86,9 @@ def _operator(
         deterministic=deterministic,
         precision=precision,
     )
+
+
+def tell(findings: Iterable[Diagnostic], depth: int) -> None:
+    """What `attndsl check` warns of, as warnings of Python's; `depth` says whose line they are shown with."""
+    for x in findings:
+        warnings.warn(f"\n{render(x)}", stacklevel=depth)

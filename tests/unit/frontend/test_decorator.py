@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import attndsl
 import attndsl.frontend.annotations as attn
 from attndsl.diagnostics import DiagnosticError
 from attndsl.frontend import load_cascades
@@ -284,3 +285,16 @@ def test_annotations_say_what_they_are() -> None:
         Tensor[3]  # type: ignore[misc]
     with pytest.raises(TypeError, match="expected Tensor"):
         Tensor["b", str]
+
+
+def test_what_check_warns_of_is_shown() -> None:
+    with pytest.warns(UserWarning, match="A0301") as shown:
+
+        @attndsl.attention_spec(backend="eager")
+        def bare(Q: Tensor["b,i,e"], K: Tensor["b,j,e"], V: Tensor["b,j,f"]):
+            batch(b)
+            S[i, j] = Q[i, e] * K[j, e]
+            O[i, f] = (exp(S[i, j]) - 1) * V[j, f]
+            return O
+
+    assert shown[0].filename == __file__

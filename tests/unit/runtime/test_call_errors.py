@@ -217,3 +217,13 @@ def test_what_forbids_start_is_named() -> None:
         op(x, start=0, cu_seqlens=torch.tensor([0, 2, 5]))
     with pytest.raises(CallError, match="`start` came with a state"):
         op(x, start=0, return_state=True)
+
+
+def test_what_check_warns_of_is_shown() -> None:
+    text = """attention bare(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {
+      batch b
+      O[i,f] = (exp(Q[i,e] * K[j,e]) - 1) * V[j,f]
+    }"""
+    with pytest.warns(UserWarning, match=r"(?s)A0301.*has no maximum") as shown:
+        attndsl.compile(text, backend="eager")
+    assert shown[0].filename == __file__
