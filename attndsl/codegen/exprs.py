@@ -120,7 +120,8 @@ class ExpressionPrinter:
         """The value as a float of the accumulator's type."""
         if t.kind is DType.FLOAT and not t.stored:
             return t
-        if t.static or t.counted:
+        # What is made of a loop's count is a number of Python's own in Triton's interpreter.
+        if t.static or t.counted or (t.kind is DType.INT and not t.dims and t.level != ATOM):
             return Text(f"tl.cast({t.code}, ACC)", t.dims, DType.FLOAT, natural=t.natural)
         return Text(f"{t.at(ATOM)}.to(ACC)", t.dims, DType.FLOAT)
 

@@ -182,7 +182,7 @@ def lightning(
         reach_2 = tl.exp(A_slope * (i - reach_p).to(ACC))
         past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past * reach_2[:, None]
-        decay = tl.exp(-s.to(ACC) * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp(-s.to(ACC) * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
@@ -323,7 +323,7 @@ def lightning_backward_dK(
         t = tl.trans(tl.where(in_f[None, :], dK_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t, None, ACC)
         dK = dK + past * reach_2[:, None]
-        decay = tl.exp(-s.to(ACC) * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp(-s.to(ACC) * tl.cast(j0 + BLOCK_J - j0, ACC))
         dK_i = dK_slope * (j - v_p).to(ACC)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
@@ -459,7 +459,7 @@ def lightning_backward_dV(
         reach_2 = tl.exp(A_slope * (reach_p - j).to(ACC))
         past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         dV = dV + past * reach_2[:, None]
-        decay = tl.exp(-s.to(ACC) * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp(-s.to(ACC) * tl.cast(j0 + BLOCK_J - j0, ACC))
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         in_i = j < len_i
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
@@ -599,7 +599,7 @@ def lightning_backward_ds_u1(
         past_1 = dot(q, t_2, None, ACC)
         ds_u1 = ds_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
-        decay = tl.exp(-s.to(ACC) * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp(-s.to(ACC) * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         ds_u1_j = ds_u1_slope * (v_p - i).to(ACC)
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
@@ -744,7 +744,7 @@ def lightning_backward_dQ(
         t = tl.trans(tl.where(in_f[None, :], dQ_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t, None, ACC)
         dQ = dQ + past * reach_2[:, None]
-        decay = tl.exp(-s.to(ACC) * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp(-s.to(ACC) * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         dQ_j = dQ_slope * (v_p - i).to(ACC)
         # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]

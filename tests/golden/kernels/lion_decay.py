@@ -305,7 +305,7 @@ def lion_decay_O_part_up(
         past_1 = Q_map.to(ACC) * O_part_up_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_up = O_part_up + past * reach_2
-        decay = tl.exp2(O_part_up_2 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(O_part_up_2 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
@@ -406,7 +406,7 @@ def lion_decay_O_part_down(
         past_1 = Q_map.to(ACC) * O_part_down_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_down = O_part_down + past * reach_2
-        decay = tl.exp2(O_part_down_2 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(O_part_down_2 * tl.cast(i0 + BLOCK_I - i0, ACC))
         column_p = i0
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
@@ -530,7 +530,7 @@ def lion_decay_O_1_up(
         t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_up = O_1_up + past * reach_2[:, None]
-        decay = tl.exp2(O_1_up_2 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(O_1_up_2 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
@@ -658,7 +658,7 @@ def lion_decay_O_1_down(
         t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_down = O_1_down + past * reach_2[:, None]
-        decay = tl.exp2(O_1_down_2 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(O_1_down_2 * tl.cast(i0 + BLOCK_I - i0, ACC))
         column_p = i0
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
@@ -1043,7 +1043,7 @@ def lion_decay_backward_dK_2_up(
         t = tl.trans(tl.where(in_f[None, :], dK_2_up_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t, None, ACC)
         dK_2_up = dK_2_up + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_up_1 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
+        decay = tl.exp2(dK_2_up_1 * tl.cast(j0 + BLOCK_J - 1 - (j0 - 1), ACC))
         column_p_2 = j0 + BLOCK_J - 1
         dK_2_up = dK_2_up + dK_2_up_state_1[None, :] * reach_2[:, None]
         O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
@@ -1203,7 +1203,7 @@ def lion_decay_backward_dK_2_down(
         t = tl.trans(tl.where(in_f[None, :], dK_2_down_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t, None, ACC)
         dK_2_down = dK_2_down + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_down_1 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(dK_2_down_1 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p_2 = j0
         dK_2_down = dK_2_down + dK_2_down_state_1[None, :] * reach_2[:, None]
         O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
@@ -1355,7 +1355,7 @@ def lion_decay_backward_dV_up(
         t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         dV_up = dV_up + past * reach_2[:, None]
-        decay = tl.exp2(dV_up_2 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
+        decay = tl.exp2(dV_up_2 * tl.cast(j0 + BLOCK_J - 1 - (j0 - 1), ACC))
         column_p_1 = j0 + BLOCK_J - 1
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
@@ -1506,7 +1506,7 @@ def lion_decay_backward_dV_down(
         t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         dV_down = dV_down + past * reach_2[:, None]
-        decay = tl.exp2(dV_down_2 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(dV_down_2 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p_1 = j0
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
@@ -1681,7 +1681,7 @@ def lion_decay_backward_dgamma_u1_up(
         past_1 = dot(dO, tl.trans(t_7), None, ACC)
         dgamma_u1_up = dgamma_u1_up + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
-        decay = tl.exp2(dgamma_u1_up_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dgamma_u1_up_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         t_8 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         t_9 = t_8 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
@@ -1867,7 +1867,7 @@ def lion_decay_backward_dgamma_u1_down(
         past_1 = dot(dO, tl.trans(t_8), None, ACC)
         dgamma_u1_down = dgamma_u1_down + past_1 * reach_1[:, None]
         step_2 = i0 + BLOCK_I - i0
-        decay = tl.exp2(dgamma_u1_down_1 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(dgamma_u1_down_1 * tl.cast(i0 + BLOCK_I - i0, ACC))
         column_p = i0
         t_9 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         t_10 = t_9 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
@@ -2041,7 +2041,7 @@ def lion_decay_backward_dQ_1_up(
         t_4 = tl.trans(tl.where(in_f[None, :], dQ_1_up_state, 0.0).to(Q_TYPE))
         past = dot(t_3, t_4, None, ACC)
         dQ_1_up = dQ_1_up + past * reach_2[:, None]
-        decay = tl.exp2(dQ_1_up_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dQ_1_up_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
         reach_1 = t_5 * tl.exp2(dQ_1_up_1 * (i - reach_p).to(ACC))
@@ -2197,7 +2197,7 @@ def lion_decay_backward_dQ_1_down(
         t_4 = tl.trans(tl.where(in_f[None, :], dQ_1_down_state, 0.0).to(Q_TYPE))
         past = dot(t_3, t_4, None, ACC)
         dQ_1_down = dQ_1_down + past * reach_2[:, None]
-        decay = tl.exp2(dQ_1_down_1 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(dQ_1_down_1 * tl.cast(i0 + BLOCK_I - i0, ACC))
         column_p = i0
         t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
         reach_1 = t_5 * tl.exp2(dQ_1_down_1 * (reach_p - i).to(ACC))

@@ -200,7 +200,7 @@ def retention_normalised_O(
         t = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
         past = dot(q, t, None, ACC)
         O_1 = O_1 + past * reach_2[:, None]
-        decay = tl.exp2(A_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(A_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         O_part = tl.full([BLOCK_I], 0.0, ACC)
         past_2 = q.to(ACC) * O_part_state[None, :]
@@ -396,7 +396,7 @@ def retention_normalised_backward_dgamma_u1(
         past_1 = dot(dO, tl.trans(t_6), None, ACC)
         dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
-        decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dgamma_u1_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         t_7 = -D_2 * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)) * reach_p
         reach_2_2 = t_7 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
@@ -570,7 +570,7 @@ def retention_normalised_backward_dQ(
         t = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t, None, ACC)
         dQ_1 = dQ_1 + past * reach_2[:, None]
-        decay = tl.exp2(dQ_1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dQ_1_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         reach_1 = -d.to(ACC) * tl.exp2(dQ_1_1 * (i - reach_p).to(ACC))
         dQ_1 = dQ_1 + dQ_1_state_1[None, :] * reach_1[:, None]
@@ -805,7 +805,7 @@ def retention_normalised_backward_dK(
         t = tl.trans(tl.where(in_f[None, :], dK_2_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t, None, ACC)
         dK_2 = dK_2 + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_1 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(dK_2_1 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p_1 = j0
         dK_2 = dK_2 + dK_2_state_1[None, :] * reach_2[:, None]
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
@@ -965,7 +965,7 @@ def retention_normalised_backward_dV(
         reach_2 = A_p * tl.exp2(A_1 * (reach_p - j).to(ACC))
         past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         dV = dV + past * reach_2[:, None]
-        decay = tl.exp2(A_1 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(A_1 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p = j0
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         in_i = j < len_i

@@ -181,7 +181,7 @@ def retnet(
         reach_2 = A_p * tl.exp2(A_1 * (i - reach_p).to(ACC))
         past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past * reach_2[:, None]
-        decay = tl.exp2(A_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(A_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
@@ -320,7 +320,7 @@ def retnet_backward_dK(
         t = tl.trans(tl.where(in_f[None, :], dK_2_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t, None, ACC)
         dK_2 = dK_2 + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_1 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(dK_2_1 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p = j0
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
@@ -457,7 +457,7 @@ def retnet_backward_dV(
         reach_2 = A_p * tl.exp2(A_1 * (reach_p - j).to(ACC))
         past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         dV = dV + past * reach_2[:, None]
-        decay = tl.exp2(A_1 * (j0 + BLOCK_J - j0).to(ACC))
+        decay = tl.exp2(A_1 * tl.cast(j0 + BLOCK_J - j0, ACC))
         column_p = j0
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         in_i = j < len_i
@@ -597,7 +597,7 @@ def retnet_backward_dgamma_u1(
         past_1 = dot(q, t_3, None, ACC)
         dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
-        decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dgamma_u1_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
@@ -744,7 +744,7 @@ def retnet_backward_dQ(
         t = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t, None, ACC)
         dQ_1 = dQ_1 + past * reach_2[:, None]
-        decay = tl.exp2(dQ_1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(dQ_1_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
