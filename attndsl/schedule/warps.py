@@ -228,9 +228,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         bodies,
         stores,
         folded,
-        folded
-        and counted_ends(program) is not None
-        and _room_for_a_list(bodies, order, all(ends)),
+        folded and counted_ends(program) is not None and _room_for_a_list(bodies, order, all(ends)),
         # Two sums are no faster for it (dK, dV of documents: 0.193 ms dealt, 0.191 by pairs).
         order is Order.CARRIED
         and not program.loops
