@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 from attndsl.cascade.nodes import Binary, Const, Expr, Unary
@@ -25,6 +25,18 @@ def summands(e: Expr) -> list[Expr]:
             return [Binary("*", Const(-1.0), x) for x in summands(a)]
         case _:
             return [e]
+
+
+def signed(e: Expr, sign: int = 1) -> Iterator[tuple[int, Expr]]:
+    """What a sum adds, each with its sign beside it."""
+    match e:
+        case Binary("+" | "-" as op, a, b):
+            yield from signed(a, sign)
+            yield from signed(b, sign if op == "+" else -sign)
+        case Unary("-", a):
+            yield from signed(a, -sign)
+        case _:
+            yield sign, e
 
 
 def factors(e: Expr) -> list[Expr]:

@@ -30,6 +30,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
+from attndsl.cascade.sums import signed
 
 # Polygons of more conditions than this are only bounded by their index ranges.
 MOST_CONDITIONS = 12
@@ -189,7 +190,7 @@ def _rounded_alike(
 
     None where there is no such pair, or nothing is known of its difference or of what stands beside it.
     """
-    terms = list(_signed(e, 1))
+    terms = list(signed(e))
     ups = [t for s, t in terms if s > 0 and isinstance(t, Binary) and t.op == "//"]
     for x in ups:
         k = _number(x.right, env)
@@ -211,18 +212,6 @@ def _rounded_alike(
                 low, high = low + min(s * v for v in more), high + max(s * v for v in more)
             return low, high
     return None
-
-
-def _signed(e: Expr, sign: int) -> Iterator[tuple[int, Expr]]:
-    """The terms of a sum, each with its sign."""
-    match e:
-        case Binary(op="+" | "-"):
-            yield from _signed(e.left, sign)
-            yield from _signed(e.right, sign if e.op == "+" else -sign)
-        case Unary(op="-"):
-            yield from _signed(e.arg, -sign)
-        case _:
-            yield sign, e
 
 
 def _number(e: Expr, env: Mapping[str, Number]) -> int | None:

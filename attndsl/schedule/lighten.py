@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from attndsl.cascade.nodes import Binary, Call, Const, DType, Expr, Reduction, Unary
 from attndsl.cascade.signs import Sign, sign_of
+from attndsl.cascade.sums import signed
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.kernel import Kernel
@@ -51,17 +52,6 @@ def _makes_pairs(s: SweepStmt) -> TypeGuard[t.Compute]:
     return isinstance(s, t.Compute) and s.dtype is DType.FLOAT and len(s.dims) == 2
 
 
-def _terms(e: Expr, sign: int = 1) -> Iterator[Term]:
-    match e:
-        case Binary("+" | "-" as op, x, y):
-            yield from _terms(x, sign)
-            yield from _terms(y, sign if op == "+" else -sign)
-        case Unary("-", x):
-            yield from _terms(x, -sign)
-        case _:
-            yield sign, e
-
-
 def _factors(e: Expr, power: int = 1) -> Iterator[Term]:
     match e:
         case Binary("*" | "/" as op, x, y):
@@ -90,8 +80,8 @@ def _sum(terms: Sequence[Term]) -> Expr:
         return Binary("+", _sum(terms[:middle]), _sum(terms[middle:]))
     out: Expr | None = None
     for sign, e in sorted(terms, key=lambda term: -term[0]):
-        signed = e if sign > 0 else Unary("-", e)
-        out = signed if out is None else Binary("+" if sign > 0 else "-", out, e)
+        first = e if sign > 0 else Unary("-", e)
+        out = first if out is None else Binary("+" if sign > 0 else "-", out, e)
     assert out is not None
     return out
 
@@ -170,7 +160,7 @@ class _Score:
     def shifted(self) -> list[SweepStmt] | None:
         """Without the terms that are the same for a whole row; None where there are none."""
         kept = self.kept()
-        terms = list(_terms(self.at.expr))
+        terms = list(signed(self.at.expr))
         rows = [x for x in terms if self.spans(x[1]) <= kept]
         rest = [x for x in terms if x not in rows]
         if not rows or not rest or len(kept) != 1:

@@ -46,9 +46,8 @@ def turn() -> Iterator[None]:
             yield
         finally:
             if torch.cuda.is_available():
-                with suppress(
-                    RuntimeError
-                ):  # of a fault, which who runs in this turn has been told of
+                # A fault's error is for who runs in this turn, and has been told.
+                with suppress(RuntimeError):
                     torch.cuda.synchronize()
 
 

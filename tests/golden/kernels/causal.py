@@ -1280,9 +1280,8 @@ def choose(
         if "fixed" in facts:
             room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
-            room -= (
-                18 * 1024
-            )  # Triton takes up to 16 KiB more than the sums say where dims differ or are large
+            # Triton takes up to 16 KiB more than the sums say where dims differ or are large.
+            room -= 18 * 1024
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             made = {**sizes, **blocks}
