@@ -86,6 +86,12 @@ def training(file: File) -> str:
     return f"{card(file)}:\n\n" + table([*head, "backward with all gradients"], rows)
 
 
+def rate_of_copy(row: dict[str, Any]) -> str:
+    """A rate, its share of the card's own copy, and of a copy of as many bytes where that was timed."""
+    same = f"; {row['of_same_copy']:.0%}" if "of_same_copy" in row else ""
+    return f"{row['tb_s']:.2f} ({row['of_copy']:.0%}{same})"
+
+
 def decoding(file: File) -> str:
     """Rates of one query, a row for each program, a column for each cache."""
     caches = list(dict.fromkeys((r["B"], r["keys"]) for r in file["rows"]))
@@ -93,8 +99,7 @@ def decoding(file: File) -> str:
     rows = []
     for program in dict.fromkeys(r["program"] for r in file["rows"]):
         mine = [found.get((program, *c)) for c in caches]
-        cells = ["" if r is None else f"{r['tb_s']:.2f} ({r['of_copy']:.0%})" for r in mine]
-        rows.append([program, *cells])
+        rows.append([program, *("" if r is None else rate_of_copy(r) for r in mine)])
     head = ["program", *(f"B{b}, {n} keys" for b, n in caches)]
     copied = f"The card's own copy: {file['copy_tb_s']:.2f} TB/s read and written ({card(file)})."
     return f"{copied}\n\n{table(head, rows)}"

@@ -12,6 +12,7 @@ from attndsl.codegen.joining import Joined, join
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.codegen.kernel_names import Value
 from attndsl.codegen.programs import expressions, statements
+from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     Assign,
     Compute,
@@ -58,7 +59,9 @@ class KernelLoops(KernelLines):
 
     def _enter(self, loop: Loop, nest: ExitStack) -> None:
         axis, lo, hi = self._axes[loop.axis], self._scalar(loop.lo), self._scalar(loop.hi)
-        self._emit(f"for {axis} in range({lo}, {hi}):")
+        merges = self.program.sweep is None and self.program.axis(loop.axis).rank == SPLIT
+        span = f"tl.range({lo}, {hi}, num_stages=NUM_STAGES)" if merges else f"range({lo}, {hi})"
+        self._emit(f"for {axis} in {span}:")
         nest.enter_context(self._nested())
         if self._counts_with(loop.axis):  # a number of Python's own in Triton's interpreter
             self._emit(f"{axis} = tl.cast({axis}, tl.int32)")
