@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
-from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Role, Scan, Solve
+from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Pick, Role, Scan, Solve
 
 TILES = {Role.TILE, Role.STREAM}
 
@@ -89,6 +89,18 @@ class KernelProducts(KernelLines):
         self._define(
             s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
         )
+
+    def _pick(self, s: Pick) -> None:
+        """The points of one axis that each pair of the others names."""
+        text = self._printer.number(self._values[s.src].text)
+        k = text.dims.index(s.over)
+        at = self.part(self._filled(self._printer.print(s.at), s.dims, DType.INT), "at")
+        if s.inside:
+            code = f"tl.gather({text.code}, {at.code}, {k})"
+        else:
+            (size,) = self._shape((s.over,))[1:-1].split(", ")
+            code = f"{self.use('pick')}({text.code}, {at.code}, {k}, {size})"
+        self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _solve(self, s: Solve) -> None:
         # Each row takes the others: those past the end must be finite, and a gate's exponent from there is not bounded.

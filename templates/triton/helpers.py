@@ -76,6 +76,13 @@ def gather(ptrs):
 
 
 @triton.jit
+def pick(x, at, AXIS: tl.constexpr, SIZE: tl.constexpr):
+    """`x` at points of one of its axes, 0 where there is none."""
+    inside = (at >= 0) & (at < SIZE)
+    return tl.where(inside, tl.gather(x, tl.where(inside, at, 0), AXIS), 0.0)
+
+
+@triton.jit
 def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
     """As `dot` of operands in T, with what the cast to T takes from them."""
     x, y = a.to(T), b.to(T)
