@@ -85,8 +85,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
         with self.indented(len(tiles) + len(walked)):
             body = self.captured(self.body)
         if p.of(Role.BAND):  # as wide as the tiles are
-            for a in p.banded():
-                block, length = self.block_of(a), self.extent(self.axes[a].rank)
+            for side in p.banded():
+                block, length = self.block_of(side), self.extent(self.axes[side].rank)
                 self.emit(f"{block} = max(1, min({block}, {length}))")
         for a in p.axes:
             if a.role in (Role.FULL, Role.BAND) or a.name in self.grid:

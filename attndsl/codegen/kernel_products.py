@@ -95,11 +95,8 @@ class KernelProducts(KernelLines):
         text = self._printer.number(self._values[s.src].text)
         k = text.dims.index(s.over)
         at = self.part(self._filled(self._printer.print(s.at), s.dims, DType.INT), "at")
-        if s.inside:
-            code = f"tl.gather({text.code}, {at.code}, {k})"
-        else:
-            (size,) = self._shape((s.over,))[1:-1].split(", ")
-            code = f"{self.use('pick')}({text.code}, {at.code}, {k}, {size})"
+        helper = self.use("pick" if s.inside else "pick_within")
+        code = f"{helper}({text.code}, {at.code}, {k})"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _solve(self, s: Solve) -> None:

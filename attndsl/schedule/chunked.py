@@ -64,6 +64,8 @@ class ChunkBuilder(Builder):
     needs_at_points = True
     # The tile becomes the stream, and the stream its pair.
     meets_bands = False
+    # Each target has a carried state of its own.
+    shares_sums = False
     # The form that chunks were measured in.
     factors_on_weights = False
 

@@ -80,6 +80,9 @@ class Kernel(ABC):
     meets_bands = True
     """Whether rows that stand along diagonals of the tile and the stream are multiplied as a band of them."""
 
+    shares_sums = True
+    """Whether sums of the same terms over the same domain are one."""
+
     pads_sums = True
     """Whether what a sum must not see is made 0 beforehand; where not, the sum leaves a FULL axis' padding out."""
 
@@ -141,6 +144,7 @@ class Kernel(ABC):
         self.guard: str | None = None  # of loops over points
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
+        self.sums: dict[tuple[object, ...], State] = {}  # sums among them, by their terms
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
         self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
         self.rooted: set[bool] = set()
