@@ -103,8 +103,8 @@ def band_scatter(
     Returns the rows, the value, and the condition that a row is one of the table's.
     """
     assert kernel.stream is not None
-    band = band_at(kernel, row)
-    if band is None or not kernel.multiplies:
+    band = band_at(kernel, row, rank) if kernel.multiplies else None
+    if band is None:
         return None
     sides = frozenset(band.signs)
     weights = [f for f in factors if axis not in free(f)]

@@ -8,14 +8,15 @@ with the band holds all that the tile needs, and what belongs to a pair is found
     a gradient   dR[i - j, e] += P[i,j] * Q[i,e]   ->  dR[first + w, e] += dot[i](B, Q)
                                                        where B[i,w] is P at j = i - first - w, and 0 where there is none
 
-requires: the row is the sum of the two positions, each with the factor 1 or -1, and of what a tile knows as a whole
+requires: the row is made of one sum of the two positions, each with the factor 1 or -1, and of what a tile knows as a
+          whole: `R[max(min(i - j, 8), -8) + 8, e]` is one too
 source:   Huang et al. 2018 (arXiv:1809.04281), section 3.4.1, where a whole matrix is skewed instead of a tile
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import (
     Binary,
@@ -29,6 +30,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
 )
+from attndsl.cascade.walk import children, substitute, with_children
 from attndsl.schedule import tile as t
 from attndsl.schedule.affine import affine
 from attndsl.schedule.forms import positions
@@ -40,10 +42,10 @@ from attndsl.schedule.values import STREAMED, X
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The rows that a tile meets: the factor of each position, and the first row, which is the same for all pairs."""
+    """The rows that a tile meets: the factor of each position on a diagonal, and the row of each point of the band."""
 
     signs: dict[str, int]
-    first: Expr
+    row: Expr
 
     def column(self) -> Expr:
         """Where the row of a pair stands in the band."""
@@ -51,7 +53,7 @@ class Band:
         for a, k in self.signs.items():
             here: Expr = Binary("-", Position(a), t.Origin(a))
             if k < 0:
-                here = Binary("-", Binary("-", t.Block(a), Const(1)), here)
+                here = Binary("-", _last(a), here)
             out = here if out is None else Binary("+", out, here)
         assert out is not None
         return out
@@ -62,35 +64,79 @@ class Band:
         for a, k in self.signs.items():
             if a != of:
                 here: Expr = Binary("-", Position(a), t.Origin(a))
-                out = Binary("-", out, here) if k > 0 else Binary("+", out, here)
-            if k < 0 and a != of:
-                out = Binary("-", out, Binary("-", t.Block(a), Const(1)))
-        if self.signs[of] < 0:
-            out = Binary("-", Binary("-", t.Block(of), Const(1)), out)
-        return out
+                out = Binary("-", out, here if k > 0 else Binary("-", _last(a), here))
+        return out if self.signs[of] > 0 else Binary("-", _last(of), out)
 
 
-def band_at(kernel: Kernel, row: Expr) -> Band | None:
+def _last(axis: str) -> Expr:
+    return Binary("-", t.Block(axis), Const(1))
+
+
+def band_at(kernel: Kernel, row: Expr, rank: str) -> Band | None:
     """The band of a row that pairs of the tile and the stream find along their diagonals; None where they do not."""
     tiles = [a.name for a in kernel.axes.values() if a.role is Role.TILE]
     if not kernel.meets_bands or kernel.stream is None or len(tiles) != 1 or kernel.points:
         return None
-    sides = (tiles[0], kernel.stream)
-    parts = affine(row, lambda e: not isinstance(e, Position) and not kernel.dims_of(e))
-    if parts is None:
+    search = _Diagonals(kernel, (tiles[0], kernel.stream))
+    try:
+        found = search.row(row)
+    except _NoBand:
         return None
-    slopes, first = parts
-    if any(abs(slopes.get(a, 0)) != 1 for a in sides):
+    if not search.signs:
         return None
-    for a, k in slopes.items():
-        at: Expr = t.Origin(a) if a in sides else Position(a)
-        if a not in sides and kernel.dims_of(at):
-            return None
-        if k < 0 and a in sides:
-            at = Binary("+", at, Binary("-", t.Block(a), Const(1)))
-        at = at if abs(k) == 1 else Binary("*", Const(abs(k)), at)
-        first = Binary("+" if k > 0 else "-", first, at)
-    return Band({a: slopes[a] for a in sides}, first)
+    return Band(search.signs, substitute(found, {_POINT: Position(band_axis(kernel, rank))}))
+
+
+# Instead of the axis, which a kernel gets where it has a band.
+_POINT = "%band"
+
+
+class _NoBand(Exception):
+    """An expression is not the same along diagonals."""
+
+
+@dataclass(slots=True)
+class _Diagonals:
+    """Writes what is the same along diagonals as an expression over the points of the band.
+
+    rewrite:  f(i - j + c)   ->   f(first + w + c), where `first` is the least `i - j` of the tile
+    """
+
+    kernel: Kernel
+    sides: tuple[str, str]
+    signs: dict[str, int] = field(default_factory=dict)
+
+    def row(self, e: Expr) -> Expr:
+        if not self.kernel.dims_of(e):
+            return e
+        parts = affine(e, lambda x: not isinstance(x, Position) and not self.kernel.dims_of(x))
+        if parts is not None:
+            return self.line(*parts)
+        inside = children(e)
+        if not inside:
+            raise _NoBand
+        return with_children(e, tuple(self.row(x) for x in inside))
+
+    def line(self, slopes: dict[str, int], rest: Expr) -> Expr:
+        here = {a: slopes.get(a, 0) for a in self.sides}
+        if any(abs(k) != 1 for k in here.values()):
+            raise _NoBand
+        self.signs = self.signs or here
+        first = rest
+        # The other way along the same diagonals, the first point is the last.
+        back = here != self.signs
+        if back and any(here[a] != -k for a, k in self.signs.items()):
+            raise _NoBand
+        for a, k in slopes.items():
+            at: Expr = Position(a)
+            if a in self.sides:
+                low = (k > 0) != back
+                at = t.Origin(a) if low else Binary("+", t.Origin(a), _last(a))
+            elif self.kernel.dims_of(at):
+                raise _NoBand
+            at = at if abs(k) == 1 else Binary("*", Const(abs(k)), at)
+            first = at if first == Const(0) and k > 0 else Binary("+" if k > 0 else "-", first, at)
+        return Binary("-" if back else "+", first, Position(_POINT))
 
 
 def band_axis(kernel: Kernel, rank: str) -> str:
@@ -98,20 +144,13 @@ def band_axis(kernel: Kernel, rank: str) -> str:
     found = [a.name for a in kernel.axes.values() if a.role is Role.BAND]
     if not found:
         found = [kernel.names.fresh("band")]
-        kernel.axes[found[0]] = Axis(found[0], rank, Role.BAND)
+        kernel.axes[found[0]] = Axis(found[0], kernel.ranks.of.get(rank, rank), Role.BAND)
     return found[0]
-
-
-def _rows(kernel: Kernel, band: Band, rank: str) -> X:
-    axis = band_axis(kernel, rank)
-    first = kernel.bind(kernel.eval(band.first), "first")
-    row = Binary("+", first.expr, Position(axis))
-    return X(row, frozenset({axis}), first.on, DType.INT)
 
 
 def row_in_band(kernel: Kernel, band: Band, rank: str) -> str:
     """Which rows of a band the table has."""
-    x = _rows(kernel, band, rank)
+    x = kernel.eval(band.row)
     low = Compare(">=", x.expr, Const(0))
     high = Compare("<", x.expr, Extent(kernel.ranks.of.get(rank, rank)))
     return kernel.value(X(Logic("and", (low, high)), x.dims, x.on, DType.BOOL), "in_band")
@@ -119,8 +158,7 @@ def row_in_band(kernel: Kernel, band: Band, rank: str) -> str:
 
 def rows_of(kernel: Kernel, band: Band, rank: str) -> X:
     """The rows of a band, counted along the rank of the table; rows that no pair of the domain meets may be any."""
-    at = _rows(kernel, band, rank)
-    return clamp(kernel, at, rank, Position(next(iter(band.signs))))
+    return clamp(kernel, kernel.eval(band.row), rank, Position(next(iter(band.signs))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +185,12 @@ def table_of(kernel: Kernel, e: Expr) -> Table | None:
         return None
     if any(kernel.dims_of(s) - {*lone} for k, s in enumerate(subs) if k != rows[0]):
         return None
-    band = band_at(kernel, positions(subs[rows[0]]))
-    if band is None or kernel.types.tensors[e.tensor] is not DType.FLOAT:
+    if kernel.types.tensors[e.tensor] is not DType.FLOAT:
+        return None
+    decl = kernel.inputs.get(name)
+    ranks = decl.ranks if decl is not None else kernel.defs[name].indices
+    band = band_at(kernel, positions(subs[rows[0]]), ranks[rows[0]])
+    if band is None:
         return None
     return Table(e, lone[0], rows[0], band)
 
