@@ -1,4 +1,4 @@
-"""Random rows along diagonals, `R[i - j + c, e]` and what is made of one: kernels against the interpreter, both passes."""
+"""Random rows along diagonals, `R[i - j + c, e]` and what is made of one: both passes against the interpreter."""
 
 from __future__ import annotations
 
