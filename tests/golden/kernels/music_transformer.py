@@ -243,8 +243,8 @@ def music_transformer(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -274,8 +274,8 @@ def music_transformer(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -484,8 +484,8 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -497,11 +497,11 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        at_3 = band[None, :] + (i - i0)[:, None] - (BLOCK_I - 1)
-        dQ_2_along = pick_within(dS, at_3, 1)
+        at_3 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
         dR_4_amax_1 = dR_4_amax_1_new
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        dQ_2 = dot(dQ_2_along.to(R_ptr.dtype.element_ty), R_band, dQ_2, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -515,8 +515,8 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -532,11 +532,11 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
         dS_m = tl.where(mask, dS, 0.0)
-        at_5 = band[None, :] + (i - i0)[:, None] - (BLOCK_I - 1)
-        dQ_2_along = pick_within(dS_m, at_5, 1)
+        at_5 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dQ_2_along = pick_within(dS_m.to(R_ptr.dtype.element_ty), at_5, 1)
         dR_4_amax_1 = dR_4_amax_1_new
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        dQ_2 = dot(dQ_2_along.to(R_ptr.dtype.element_ty), R_band, dQ_2, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
 
     # --- epilogue ---
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
@@ -682,10 +682,10 @@ def music_transformer_backward_dK_dV(
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     S_2_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
-    first_1 = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first_1, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first_1, t * BLOCK_I))
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
     t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
     full_end = tl.maximum(full, t_2)
 
@@ -701,8 +701,8 @@ def music_transformer_backward_dK_dV(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        first = v_p_1 - (i0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (i0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         S_band = dot(R_band.to(Q_ptr.dtype.element_ty), tl.trans(q), None, ACC)
@@ -719,10 +719,10 @@ def music_transformer_backward_dK_dV(
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first_1, 0), BLOCK_I)
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first_1 + step * BLOCK_I
+        i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
@@ -734,8 +734,8 @@ def music_transformer_backward_dK_dV(
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        first = v_p_1 - (i0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (i0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         S_band = dot(R_band.to(Q_ptr.dtype.element_ty), tl.trans(q), None, ACC)
@@ -917,8 +917,8 @@ def music_transformer_backward_dR_4(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -928,9 +928,9 @@ def music_transformer_backward_dR_4(
         P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
-        at_3 = band[None, :] + (i - i0)[:, None] - (BLOCK_I - 1)
-        dR_4_along = pick_within(dR_4_s, at_3, 1)
-        dR_4 = dot(tl.trans(dR_4_along.to(Q_ptr.dtype.element_ty)), q, None, ACC)
+        at_3 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dR_4_along = pick_within(dR_4_s.to(Q_ptr.dtype.element_ty), at_3, 1)
+        dR_4 = dot(tl.trans(dR_4_along), q, None, ACC)
         t_2 = fixed_point(dR_4, scale.to(ACC))
         tl.atomic_add(
             dR_4_fixed_base + at[:, None] * E + e[None, :],
@@ -951,8 +951,8 @@ def music_transformer_backward_dR_4(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -965,10 +965,10 @@ def music_transformer_backward_dR_4(
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dR_4_s_m = tl.where(mask, dR_4_s, 0.0)
-        at_5 = band[None, :] + (i - i0)[:, None] - (BLOCK_I - 1)
-        dR_4_along = pick_within(dR_4_s_m, at_5, 1)
-        dR_4 = dot(tl.trans(dR_4_along.to(Q_ptr.dtype.element_ty)), q, None, ACC)
-        in_band = (first + band >= 0) & (first + band < len_r)
+        at_5 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dR_4_along = pick_within(dR_4_s_m.to(Q_ptr.dtype.element_ty), at_5, 1)
+        dR_4 = dot(tl.trans(dR_4_along), q, None, ACC)
+        in_band = (v_p_2 + band >= 0) & (v_p_2 + band < len_r)
         t_3 = fixed_point(dR_4, scale.to(ACC))
         tl.atomic_add(
             dR_4_fixed_base + at[:, None] * E + e[None, :],
@@ -1177,8 +1177,8 @@ def music_transformer_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -1208,8 +1208,8 @@ def music_transformer_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        first = v_p + j0 - v_p_1
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)

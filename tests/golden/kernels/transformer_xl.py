@@ -261,8 +261,8 @@ def transformer_xl(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -296,8 +296,8 @@ def transformer_xl(
         t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_6, t_7, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -534,8 +534,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -547,13 +547,13 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dv_6_rows_along = pick_within(dS, at_3, 1)
+        dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
         dR_4_amax_1 = dR_4_amax_1_new
         du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        dv_6_rows = dot(dv_6_rows_along.to(R_ptr.dtype.element_ty), R_band, dv_6_rows, ACC)
+        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -569,8 +569,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_6, t_7, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -585,14 +585,14 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dv_6_rows_along = pick_within(dS_m, at_5, 1)
+        dv_6_rows_along = pick_within(dS_m.to(R_ptr.dtype.element_ty), at_5, 1)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
         dR_4_amax_1 = dR_4_amax_1_new
         du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        dv_6_rows = dot(dv_6_rows_along.to(R_ptr.dtype.element_ty), R_band, dv_6_rows, ACC)
+        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
 
     # --- epilogue ---
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
@@ -729,10 +729,10 @@ def transformer_xl_backward_dV(
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     S_4_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
-    first_1 = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first_1, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first_1, t * BLOCK_I))
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
     t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
     full_end = tl.maximum(full, t_2)
 
@@ -750,8 +750,8 @@ def transformer_xl_backward_dV(
         S_1 = dot(k, t_3, None, ACC)
         S_2 = q.to(ACC) + v.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        first = start + i0 - v_p
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_4 = R_band.to(Q_ptr.dtype.element_ty)
@@ -769,10 +769,10 @@ def transformer_xl_backward_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first_1, 0), BLOCK_I)
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first_1 + step * BLOCK_I
+        i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
@@ -786,8 +786,8 @@ def transformer_xl_backward_dV(
         S_1 = dot(k, t_6, None, ACC)
         S_2 = q.to(ACC) + v.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        first = start + i0 - v_p
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         t_7 = R_band.to(Q_ptr.dtype.element_ty)
@@ -954,10 +954,10 @@ def transformer_xl_backward_dK(
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     S_4_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
-    first_1 = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first_1, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first_1, t * BLOCK_I))
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
     t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
     full_end = tl.maximum(full, t_2)
 
@@ -979,8 +979,8 @@ def transformer_xl_backward_dK(
         S_1 = dot(k, t_3, None, ACC)
         S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        first = start + i0 - v_p
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_4 = R_band.to(Q_ptr.dtype.element_ty)
@@ -997,10 +997,10 @@ def transformer_xl_backward_dK(
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), S.to(Q_ptr.dtype.element_ty), dK_3, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first_1, 0), BLOCK_I)
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first_1 + step * BLOCK_I
+        i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
@@ -1018,8 +1018,8 @@ def transformer_xl_backward_dK(
         S_1 = dot(k, t_6, None, ACC)
         S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        first = start + i0 - v_p
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         t_7 = R_band.to(Q_ptr.dtype.element_ty)
@@ -1222,8 +1222,8 @@ def transformer_xl_backward_dR_4(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -1236,14 +1236,12 @@ def transformer_xl_backward_dR_4(
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
         at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dR_4_along = pick_within(dR_4_s, at_3, 1)
-        t_6 = tl.trans(dR_4_along.to(Q_ptr.dtype.element_ty))
-        t_7 = S_2_kept_1.to(Q_ptr.dtype.element_ty)
-        dR_4 = dot(t_6, t_7, None, ACC)
-        t_8 = fixed_point(dR_4, scale.to(ACC))
+        dR_4_along = pick_within(dR_4_s.to(Q_ptr.dtype.element_ty), at_3, 1)
+        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
+        t_6 = fixed_point(dR_4, scale.to(ACC))
         tl.atomic_add(
             dR_4_fixed_base + at[:, None] * E + e[None, :],
-            t_8,
+            t_6,
             mask=in_e[None, :],
             sem="relaxed",
         )
@@ -1259,16 +1257,16 @@ def transformer_xl_backward_dR_4(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_9 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_10 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_9, t_10, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_7, t_8, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
-        t_11 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_12 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
-        S_band = dot(t_11, t_12, None, ACC)
+        t_9 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_10 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_9, t_10, None, ACC)
         at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
         S_3 = pick(S_band, at_4, 1)
         S_4 = S_1 + S_3
@@ -1279,15 +1277,13 @@ def transformer_xl_backward_dR_4(
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dR_4_s_m = tl.where(mask, dR_4_s, 0.0)
         at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dR_4_along = pick_within(dR_4_s_m, at_5, 1)
-        t_13 = tl.trans(dR_4_along.to(Q_ptr.dtype.element_ty))
-        t_14 = S_2_kept_1.to(Q_ptr.dtype.element_ty)
-        dR_4 = dot(t_13, t_14, None, ACC)
-        in_band = (first + band >= 0) & (first + band < len_r)
-        t_15 = fixed_point(dR_4, scale.to(ACC))
+        dR_4_along = pick_within(dR_4_s_m.to(Q_ptr.dtype.element_ty), at_5, 1)
+        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
+        in_band = (v_p_2 + band >= 0) & (v_p_2 + band < len_r)
+        t_11 = fixed_point(dR_4, scale.to(ACC))
         tl.atomic_add(
             dR_4_fixed_base + at[:, None] * E + e[None, :],
-            t_15,
+            t_11,
             mask=in_e[None, :] & in_band[:, None],
             sem="relaxed",
         )
@@ -1559,8 +1555,8 @@ def transformer_xl_slices(
         t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_6, t_7, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
         t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -1594,8 +1590,8 @@ def transformer_xl_slices(
         t_10 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_11 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_10, t_11, None, ACC)
-        first = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(first + band, 0), len_r - 1)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
         R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
         R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
         t_12 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
