@@ -30,6 +30,7 @@ from attndsl.schedule.tile import (
     Fold,
     For,
     Load,
+    Pick,
     Plan,
     Reach,
     Role,
@@ -83,8 +84,12 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
         # The body is printed first: it says which positions are used.
         with self.indented(len(tiles) + len(walked)):
             body = self.captured(self.body)
+        if p.of(Role.BAND):  # as wide as the tiles are
+            for side in p.banded():
+                block, length = self.block_of(side), self.extent(self.axes[side].rank)
+                self.emit(f"{block} = max(1, min({block}, {length}))")
         for a in p.axes:
-            if a.role is Role.FULL or a.name in self.grid:
+            if a.role in (Role.FULL, Role.BAND) or a.name in self.grid:
                 self.arange(a.name)
         for a in walked:
             loop = self.names.of("loop", a.name, a.name)
@@ -151,6 +156,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.define(s.name, self.fold(s))
             case Scan():
                 self.define(s.name, self.scan(s))
+            case Pick():
+                self.define(s.name, self.pick(s))
             case Solve():
                 self.define(s.name, self.solve(s))
             case Declare():

@@ -14,6 +14,7 @@ from attndsl.schedule.tile import (
     For,
     Load,
     Loop,
+    Pick,
     Range,
     Scan,
     Stmt,
@@ -55,7 +56,7 @@ def _without(program: TileProgram, used: set[str]) -> TileProgram:
         out: list[Stmt] = []
         for s in statements:
             match s:
-                case Compute() | Load() | Dot() | Fold() | Scan() if s.name not in used:
+                case Compute() | Load() | Dot() | Fold() | Scan() | Pick() if s.name not in used:
                     continue
                 case For():
                     out.append(dataclasses.replace(s, body=body(s.body)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.eager_exprs import ATOM, Text, align, as_float, show
 from attndsl.codegen.eager_values import EagerValues
-from attndsl.schedule.tile import SIXTEEN, AccDot, Declare, Dot, Fold, Scan, Solve
+from attndsl.schedule.tile import SIXTEEN, AccDot, Declare, Dot, Fold, Pick, Scan, Solve
 
 FOLDS = {
     Reduction.SUM: "sum",
@@ -40,6 +40,25 @@ class EagerSums(EagerValues):
             kind = DType.INT
         dims = tuple(a for a in src.dims if a != s.over)
         return Text(f"{src.code}.{FOLDS[s.op]}({k})", kind, dims, False)
+
+    def pick(self, s: Pick) -> Text:
+        src = self.values[s.src]
+        dims = self.sorted({*src.dims, *s.dims} - {s.over})
+        (new,) = {*s.dims} - {*src.dims}
+        src = replace(src, dims=tuple(new if a == s.over else a for a in src.dims))
+        k = src.dims.index(new) - len(src.dims)
+        at = self.named(align(show(s.at, self.scope()), s.dims))
+        if len(dims) > len(s.dims):  # as many dimensions as the source has
+            lead = ", ".join(["None"] * (len(dims) - len(s.dims)))
+            at = replace(at, code=f"{at.code}[{lead}]")
+        where = at.code
+        if not s.inside:
+            where = f"{at.code}.clamp(0, {self.size(s.over)} - 1)"
+        code = f"torch.take_along_dim({src.code}, {where}, {k})"
+        if not s.inside:
+            outside = f"({at.code} < 0) | ({at.code} >= {self.size(s.over)})"
+            code = f"{code}.masked_fill({outside}, 0.0)"
+        return Text(code, DType.FLOAT, dims, False)
 
     def scan(self, s: Scan) -> Text:
         src = as_float(self.values[s.src])

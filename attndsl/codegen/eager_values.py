@@ -92,6 +92,8 @@ class EagerValues(ABC):
         if self.tiled(axis):
             first, end = self.ends(axis)
             return f"{end} - {first}"
+        if self.axes[axis].role is Role.BAND:
+            return " + ".join(map(self.block_of, self.program.banded()))
         return self.extent(self.axes[axis].rank)
 
     def shape(self, dims: tuple[str, ...]) -> str:

@@ -26,6 +26,7 @@ from attndsl.schedule.tile import (
     Fold,
     For,
     Load,
+    Pick,
     Reach,
     Role,
     Scan,
@@ -105,6 +106,11 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 out.append(f"{offs} = tl.arange(0, {self.blocks[axis.name]})")
                 if axis.role is Role.TILE:
                     out.append(f"{name} = {self._origins[axis.name]} + {offs}")
+            elif axis.role is Role.BAND:
+                band = self.bands[axis.name]
+                a, b = (self.blocks[x] for x in self.program.banded())
+                out.append(f"{band}: tl.constexpr = 2 * ({a} if {a} > {b} else {b})")
+                out.append(f"{name} = tl.arange(0, {band})")
             elif axis.role is Role.FULL:
                 out.append(f"{name} = tl.arange(0, {self.extents[axis.rank].pad})")
         return out
@@ -137,6 +143,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._fold(s)
             case Scan():
                 self._scan(s)
+            case Pick():
+                self._pick(s)
             case Solve():
                 self._solve(s)
             case Declare():

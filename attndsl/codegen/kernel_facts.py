@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attndsl.codegen.names import identifier
 from attndsl.codegen.programs import is_gather, statements, tile_axes
@@ -34,8 +34,17 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(identifier(pairs.get(d, d)) for d in dims)
 
+    def counted(every: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+        """Each as it is spelled; a band is twice as long as the longer of its sides, which is the tile."""
+        out: list[tuple[str, ...]] = []
+        for dims in every:
+            sides = tuple(tiles[0] if d in bands else d for d in dims)
+            out += [spelled(sides)] * (2 if sides != dims else 1)
+        return tuple(out)
+
     pairs = {a.name: program.stands_for(a.name) for a in program.of(Role.PAIR)}
-    moving = {stream, *pairs}
+    bands = {a.name for a in program.of(Role.BAND)}
+    moving = {stream, *pairs, *bands}
     blocked = {*full, *tiles, *moving}
     # A chunk ahead of its walk has rows for tiles: numbers of one for each are no measure of what is multiplied.
     rows = {*pairs.values()}
@@ -102,11 +111,11 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,
         "pads": {identifier(a): r for a, r in full.items()},
-        "resident": tuple(map(spelled, resident)),
-        "streamed": tuple(map(spelled, streamed)),
-        "carried": tuple(map(spelled, carried)),
-        "pairs": tuple(map(spelled, (*held(body, full, gathered | tiled), *parts, *scattered))),
-        "pairs_by_address": tuple(map(spelled, (*held(body, full), *scattered))),
+        "resident": counted(resident),
+        "streamed": counted(streamed),
+        "carried": counted(carried),
+        "pairs": counted((*held(body, full, gathered | tiled), *parts, *scattered)),
+        "pairs_by_address": counted((*held(body, full), *scattered)),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),

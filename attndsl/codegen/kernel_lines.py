@@ -98,7 +98,7 @@ class KernelLines(KernelNames):
         sizes = []
         for d in dims:
             axis = self.program.axis(d)
-            block = self.blocks.get(self._stands_for(d))
+            block = self.blocks.get(self._stands_for(d)) or self.bands.get(d)
             sizes.append(block if block is not None else str(self.extents[axis.rank].pad))
         return f"[{', '.join(sizes)}]"
 

@@ -23,6 +23,7 @@ from attndsl.schedule.tile import (
     Fold,
     Load,
     Origin,
+    Pick,
     Plan,
     Reach,
     Role,
@@ -120,6 +121,7 @@ class KernelNames(ABC):
     strides: dict[tuple[str, int], Stride] = field(default_factory=dict)
     extents: dict[str, Extents] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
+    bands: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     bounds: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -202,6 +204,9 @@ class KernelNames(ABC):
                 self.blocks[axis.name] = fresh(f"BLOCK_{axis.name.upper()}")
                 self._origins[axis.name] = fresh(f"{axis.name}0")
                 self._offsets[axis.name] = fresh(f"offs_{axis.name}")
+            elif axis.role is Role.BAND:
+                self.bands[axis.name] = fresh(axis.name.upper())
+                self._offsets[axis.name] = self._axes[axis.name]
             elif axis.role is Role.FULL:
                 self._offsets[axis.name] = self._axes[axis.name]
         for axis in program.of(Role.PAIR):
@@ -229,7 +234,7 @@ class KernelNames(ABC):
     def _declared(self, name: str) -> tuple[str, ...]:
         for s in statements(self.program):
             if (
-                isinstance(s, Compute | Load | Dot | Fold | Scan | Solve | Declare)
+                isinstance(s, Compute | Load | Dot | Fold | Scan | Pick | Solve | Declare)
                 and s.name == name
             ):
                 return s.dims

@@ -5,7 +5,10 @@ from __future__ import annotations
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
-from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Role, Scan, Solve
+from attndsl.codegen.kernel_names import Value
+from attndsl.codegen.programs import statements
+from attndsl.schedule.specialise import used
+from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Pick, Role, Scan, Solve
 
 TILES = {Role.TILE, Role.STREAM}
 
@@ -89,6 +92,31 @@ class KernelProducts(KernelLines):
         self._define(
             s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
         )
+
+    def _pick(self, s: Pick) -> None:
+        """The points of one axis that each pair of the others names."""
+        like = self._only_like(s.name)
+        text = self._printer.number(self._values[s.src].text)
+        k = text.dims.index(s.over)
+        code = text.code if like is None else f"{text.at(ATOM)}.to({self._storage(like)})"
+        at = self.part(self._filled(self._printer.print(s.at), s.dims, DType.INT), "at")
+        helper = self.use("pick" if s.inside else "pick_within")
+        name = self._name(s.name)
+        self._emit_call(f"{name} = ", helper, [code, at.code, str(k)])
+        stored = Text(name, s.dims, DType.FLOAT, stored=like is not None)
+        self._values[s.name] = Value(stored, tensor=like)
+
+    def _only_like(self, name: str) -> str | None:
+        """The tensor whose type a value is cast to wherever it is used: half as much passes through shared memory."""
+        using = [s for s in statements(self.program) if name in used(s)]
+        likes = {
+            s.like
+            if isinstance(s, Dot | AccDot) and not s.exact and s.like not in self.plan.eight
+            # Anything else takes it as it is.
+            else None
+            for s in using
+        }
+        return likes.pop() if len(likes) == 1 else None
 
     def _solve(self, s: Solve) -> None:
         # Each row takes the others: those past the end must be finite, and a gate's exponent from there is not bounded.

@@ -14,6 +14,7 @@ from attndsl.schedule.tile import (
     Compute,
     Declare,
     Load,
+    Pick,
     Plan,
     Reach,
     Role,
@@ -26,7 +27,7 @@ from attndsl.schedule.tile import (
 
 TILED = (Role.TILE, Role.STREAM)
 MOVING = (Role.STREAM, Role.PAIR)
-BLOCKED = (Role.TILE, Role.STREAM, Role.PAIR, Role.FULL)
+BLOCKED = (Role.TILE, Role.STREAM, Role.PAIR, Role.BAND, Role.FULL)
 STRIDED = BufferKind.INPUT  # user tensors come with strides of their own
 
 
@@ -51,6 +52,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (s.expr,)
         case Load() | Store() | Scatter() | Across() | Reach():
             return s.subs
+        case Pick():
+            return (s.at,)
         case TileReach():
             return (*s.subs, *s.of_subs)
     return ()

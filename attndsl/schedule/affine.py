@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attndsl.cascade.nodes import (
     Binary,
     Const,
@@ -67,18 +69,22 @@ def _plus(e: Expr, k: int, x: Expr) -> Expr:
     return Binary("+" if k > 0 else "-", e, x)
 
 
-def affine(e: Expr) -> tuple[dict[str, int], Expr] | None:
-    """An integer expression as `sum of k * position` plus a rest without positions."""
+def affine(
+    e: Expr, apart: Callable[[Expr], bool] = lambda e: False
+) -> tuple[dict[str, int], Expr] | None:
+    """An integer expression as `sum of k * position` plus a rest without positions; what is `apart` belongs to that."""
     match e:
+        case _ if apart(e):
+            return {}, e
         case Position(name):
             return {name: 1}, Const(0)
         case Unary("-", a):
-            part = affine(a)
+            part = affine(a, apart)
             if part is None:
                 return None
             return {i: -k for i, k in part[0].items()}, Unary("-", part[1])
         case Binary("+" | "-" as op, a, b):
-            left, right = affine(a), affine(b)
+            left, right = affine(a, apart), affine(b, apart)
             if left is None or right is None:
                 return None
             sign = 1 if op == "+" else -1

@@ -139,6 +139,9 @@ class Rows:
                 x = _binary("+", self.values[made], self.product(s.left, s.right, s.over))
             case t.Fold():
                 x = self.folded(s)
+            case t.Pick():  # of the rows themselves another one
+                x = SOME if s.over == self.row else self.values.get(s.src, SOME)
+                x = x if x.number in (None, 0) else Held(strange=x.strange)
             case t.Scan():
                 x = self.values.get(s.src, SOME)
                 x = x if x.number == 0 or not x.finite else Held(strange=x.strange)

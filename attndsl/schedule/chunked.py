@@ -62,6 +62,10 @@ class ChunkBuilder(Builder):
     """A builder whose running sums also take what a carried state holds."""
 
     needs_at_points = True
+    # The tile becomes the stream, and the stream its pair.
+    meets_bands = False
+    # Each target has a carried state of its own.
+    shares_sums = False
     # The form that chunks were measured in.
     factors_on_weights = False
 

@@ -34,8 +34,9 @@ from attndsl.schedule.forms import factors, is_large, is_scatter, product_of
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.masks import masked
 from attndsl.schedule.memory import dot_like
+from attndsl.schedule.operands import pad
 from attndsl.schedule.outcomes import Refused
-from attndsl.schedule.products import factors_of, fold, pad
+from attndsl.schedule.products import factors_of, fold
 from attndsl.schedule.scans import scanned
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val

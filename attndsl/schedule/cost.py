@@ -265,11 +265,21 @@ class _Kernel:
     def points(self, dims: tuple[str, ...]) -> int:
         """Points of a value, of all tiles and all chunks together."""
         spanned = {d for d in dims if self.program.axis(d).role not in SCALAR}
-        out = math.prod(self.size(d) for d in spanned - self.chunked)
+        bands = {d for d in spanned if self.program.axis(d).role is Role.BAND}
+        out = math.prod(self.size(d) for d in spanned - self.chunked - bands)
+        for _ in bands:
+            out *= self.band(spanned)
         for a in self.program.of(Role.TILE):
             if a.name not in spanned:  # made again for every tile
                 out *= self.tiles(a.name)
         return out * self.within_chunks(len(spanned & self.chunked))
+
+    def band(self, spanned: set[str]) -> int:
+        """Points of a BAND axis, of all tiles of the stream together where the value does not span that."""
+        sides = [self.blocks.get(a, BLOCK) for a in self.program.banded()]
+        moving = self.program.of(Role.STREAM)
+        again = 1 if {a.name for a in moving} & spanned else self.tiles(moving[0].name)
+        return 2 * max(sides) * again
 
     def tiles(self, axis: str) -> int:
         return -(-self.size(axis) // self.blocks.get(axis, BLOCK))

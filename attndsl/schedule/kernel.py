@@ -49,8 +49,17 @@ from attndsl.schedule.values import (
 from attndsl.source import Span
 
 # The roles whose axes a value may span.
-_SPANS = (Role.TILE, Role.STREAM, Role.FULL)
-_ORDER = (Role.GRID, Role.LOOP, Role.TILE, Role.STREAM, Role.FULL, Role.POINT, Role.WALK)
+_SPANS = (Role.TILE, Role.BAND, Role.STREAM, Role.FULL)
+_ORDER = (
+    Role.GRID,
+    Role.LOOP,
+    Role.TILE,
+    Role.BAND,
+    Role.STREAM,
+    Role.FULL,
+    Role.POINT,
+    Role.WALK,
+)
 
 
 class Kernel(ABC):
@@ -67,6 +76,12 @@ class Kernel(ABC):
 
     multiplies = True
     """Whether terms of three ranks are products on the matrix units; else they are taken point by point."""
+
+    meets_bands = True
+    """Whether rows that stand along diagonals of the tile and the stream are multiplied as a band of them."""
+
+    shares_sums = True
+    """Whether sums of the same terms over the same domain are one."""
 
     pads_sums = True
     """Whether what a sum must not see is made 0 beforehand; where not, the sum leaves a FULL axis' padding out."""
@@ -129,6 +144,7 @@ class Kernel(ABC):
         self.guard: str | None = None  # of loops over points
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
+        self.sums: dict[tuple[object, ...], State] = {}  # sums among them, by their terms
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
         self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
         self.rooted: set[bool] = set()
@@ -345,6 +361,9 @@ class Kernel(ABC):
     def dims_of_value(self, v: str) -> frozenset[str]:
         """What a value of the sweep spans."""
         for s in self.sweep:
-            if isinstance(s, (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold, t.Scan)) and s.name == v:
+            if (
+                isinstance(s, (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold, t.Scan, t.Pick))
+                and s.name == v
+            ):
                 return frozenset(s.dims)
         raise InternalError(f"`{v}` is no value of the sweep")

@@ -134,7 +134,7 @@ class _Score:
         if not found:
             return None
         outer = [*b.prologue, *(x for loop in b.loop_body.values() for x in loop)]
-        made = (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold, t.Declare)
+        made = (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold, t.Pick, t.Declare)
         dims = {x.name: frozenset(x.dims) for x in (*outer, *body) if isinstance(x, made)}
         inside = {x.name for x in body if isinstance(x, made)}
         return _Score(b, body, s, names, dims, inside)

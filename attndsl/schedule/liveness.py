@@ -13,6 +13,7 @@ from attndsl.schedule.tile import (
     Fold,
     For,
     Load,
+    Pick,
     Role,
     Scan,
     Solve,
@@ -56,7 +57,7 @@ def held(
     for k, s in enumerate(turn):
         live = {n: d for n, d in live.items() if last.get(n, -1) > k or n == getattr(s, "name", "")}
         match s:
-            case Dot() | Fold() | Scan() | Solve() if len(s.dims) > 1:
+            case Dot() | Fold() | Scan() | Solve() | Pick() if len(s.dims) > 1:
                 live[s.name] = (s.dims,)
             case Compute() | Declare() if len(s.dims) > 1 and s.dtype is not DType.BOOL:
                 live[s.name] = (s.dims,)

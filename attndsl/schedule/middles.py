@@ -35,8 +35,9 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.forms import product_of
 from attndsl.schedule.masks import masked
 from attndsl.schedule.memory import bare_like
+from attndsl.schedule.operands import pad
 from attndsl.schedule.points import each_point, point_state
-from attndsl.schedule.products import fold, pad
+from attndsl.schedule.products import fold
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import CHOICE, TIMES, State, X
 

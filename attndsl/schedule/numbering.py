@@ -66,6 +66,9 @@ class Numbers:
                 return self.of(("fold", s.dims, s.op, n(s.src), s.over))
             case t.Scan():
                 return self.of(("scan", s.dims, n(s.src), s.over, s.down))
+            case t.Pick():
+                at = self.expr(s.at, names)
+                return self.of(("pick", s.dims, n(s.src), s.over, at, s.inside))
             case t.Solve():
                 return self.of(("solve", s.dims, n(s.matrix), n(s.right), s.lower, s.like))
         return None

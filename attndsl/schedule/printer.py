@@ -55,6 +55,9 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
             way = "down" if down else "up"
             how = "scan" if op is Reduction.SUM else f"{op.value} scan"
             yield f"{indent}{_lhs(name, dims)} = {how}[{over} {way}]({src})"
+        case t.Pick(name, dims, src, over, at, inside):
+            rest = "" if inside else "  (0 where there is none)"
+            yield f"{indent}{_lhs(name, dims)} = {src} at {over} = {text_of(at)}{rest}"
         case t.Solve(name, dims, matrix, right, _):
             yield f"{indent}{_lhs(name, dims)} = solve({right} + {matrix} . {name})"
         case t.Declare(name, dims, _, expr):

@@ -10,7 +10,6 @@ from attndsl.cascade.nodes import (
     Const,
     DType,
     Expr,
-    Extent,
     Position,
     Read,
     Reduce,
@@ -20,14 +19,16 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, substitute, walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.banded import band_product
 from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.guards import is_sum
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.memory import dot_like, is_load
+from attndsl.schedule.memory import dot_like
+from attndsl.schedule.operands import dot_operand, pad
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.points import each_point, point_loop
-from attndsl.schedule.tile import Role, Val
-from attndsl.schedule.values import BOTH, CHOICE, TIMES, X
+from attndsl.schedule.tile import Val
+from attndsl.schedule.values import CHOICE, TIMES, X
 
 
 def small_reduce(kernel: Kernel, e: Reduce, final: bool, name: str) -> X:
@@ -104,6 +105,8 @@ def contract(
     split = two_sides(kernel, axis, factors, spans, cond) if kernel.multiplies else None
     if split is None:
         apart = kernel.product_apart(axis, factors, where, final, name)
+        if apart is None and where is None and kernel.multiplies:
+            apart = band_product(kernel, axis, factors, final, name)
         if apart is not None:
             return apart
         return point_loop(kernel, Reduction.SUM, axis, product_of(factors), where, final, name)
@@ -220,40 +223,6 @@ def _made_side(
 
 def _in_memory(kernel: Kernel, e: Expr) -> bool:
     return isinstance(e, Read) and (e.tensor in kernel.inputs or e.tensor in kernel.available)
-
-
-def dot_operand(
-    kernel: Kernel, group: list[Expr], axis: str, where: Expr | None, final: bool, name: str
-) -> tuple[str, X]:
-    """One side of a product over a feature axis: its value, and what this spans with its condition."""
-    x = kernel.eval(product_of(group), final, name)
-    v = kernel.value(x, name)
-    plain = is_load(kernel, v)
-    if where is not None or (not plain and kernel.axes[axis].role is Role.FULL):
-        v = pad(kernel, v, x, axis, where, 0.0, final)
-    dims = x.dims | (frozenset() if where is None else kernel.dims_of(where))
-    return v, X(Val(v), dims, x.on | kernel.on_of(where))
-
-
-def pad(
-    kernel: Kernel, v: str, x: X, axis: str, where: Expr | None, fill: float | bool, final: bool
-) -> str:
-    """Neutral values at the points that a reduction must not see: padding, and outside its condition."""
-    if not kernel.pads_sums and where is None and kernel.axes[axis].role is Role.FULL:
-        return v
-    inside = Compare("<", Position(axis), Extent(kernel.axes[axis].rank))
-    cond = X(inside, frozenset({axis}), dtype=DType.BOOL)
-    if where is not None:
-        keep = kernel.eval(where, final, "keep")
-        cond = kernel.combine(BOTH, [cond, keep], DType.BOOL, "keep")
-    key = ("pad", v, cond.expr, fill)
-    if key not in kernel.memo:
-        chosen = Select(cond.expr, Val(v), Const(fill))
-        y = X(chosen, x.dims | cond.dims, x.on | cond.on, x.dtype)
-        kernel.memo[key] = kernel.bind(y, v + "_kept")
-    out = kernel.memo[key].expr
-    assert isinstance(out, Val)
-    return out.name
 
 
 def fold(kernel: Kernel, op: Reduction, v: str, x: X, axis: str, name: str) -> X:

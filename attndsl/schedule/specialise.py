@@ -79,6 +79,8 @@ def defined(s: t.Stmt) -> str | None:
     match s:
         case t.Compute() | t.Load() | t.Dot() | t.Fold() | t.Scan() | t.Solve() | t.Declare():
             return s.name
+        case t.Pick():
+            return s.name
         case _:
             return None
 
@@ -104,6 +106,8 @@ def used(s: t.Stmt) -> set[str]:
             return {s.name, s.left, s.right} | ({s.scale} if s.scale else set())
         case t.Fold() | t.Scan():
             return {s.src}
+        case t.Pick():
+            return {s.src} | _values(s.at)
         case t.Solve():
             return {s.matrix, s.right}
         case t.For():
@@ -155,6 +159,8 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
             return dataclasses.replace(s, left=name(s.left), right=name(s.right), scale=scale)
         case t.Fold() | t.Scan():
             return dataclasses.replace(s, src=name(s.src))
+        case t.Pick():
+            return dataclasses.replace(s, src=name(s.src), at=expr(s.at))
         case t.Solve():
             return dataclasses.replace(s, matrix=name(s.matrix), right=name(s.right))
         case t.For():

@@ -184,6 +184,7 @@ def slices_of(cut: Cut, p: Packing) -> tuple[Builder, Parts, t.TileProgram]:
     axes.append(Axis(cut.stream, cut.stream, Role.STREAM))
     for may_root in (True, False):
         b = Builder(c, cut.ranks, list(axes), frozenset(), frozenset(), may_root)
+        b.shares_sums = False  # each has a buffer of its own
         b.equal.update(p.equal)
         for x in cut.outputs:
             store_target(b, b.defs[x], _at(b.defs[x], cut.ranks, p))

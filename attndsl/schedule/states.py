@@ -127,12 +127,18 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     if e.op is Reduction.SUM:
         where, body = features_inside(kernel, where, body)
     where = conjunction(conjuncts(where))
-    name = kernel.names.fresh(d.tensor)
     spans = frozenset().union(kernel.dims_of(body), *(kernel.dims_of(s) for s in subs))
     dims = kernel.order(spans - {kernel.stream})
+    same = (body, where, dims)
+    shares = kernel.shares_sums and e.op is Reduction.SUM
+    if shares and same in kernel.sums:  # two results are made of one product
+        return kernel.sums[same]
+    name = kernel.names.fresh(d.tensor)
     dtype = DType.BOOL if e.op in (Reduction.ANY, Reduction.ALL) else DType.FLOAT
     kernel.prologue.append(t.Declare(name, dims, dtype, Const(e.op.identity)))
     state = State(name, e, dims, dtype)
+    if shares:
+        kernel.sums[same] = state
     if not kernel.ranks.sequence(e.indices):
         loop_state(kernel, state, d, body, where)
         return state

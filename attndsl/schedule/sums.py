@@ -10,6 +10,7 @@ from attndsl.cascade.nodes import (
     Reduction,
 )
 from attndsl.schedule import tile as t
+from attndsl.schedule.banded import band_sum
 from attndsl.schedule.corrections import correction, moved_by
 from attndsl.schedule.forms import product_of
 from attndsl.schedule.kernel import Kernel
@@ -59,6 +60,8 @@ def sum_state(
     split = two_sides(kernel, kernel.stream, factors, spans, cond)
     if split is None:
         if alpha is None and kernel.sum_apart(state, d, factors, where):
+            return
+        if kernel.multiplies and band_sum(kernel, state, d, factors, where, alpha):
             return
         point_state(kernel, state, d, factors, where, alpha)
         return

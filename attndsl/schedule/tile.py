@@ -7,6 +7,7 @@
     Sweep     ::= axis Range* descending?                   a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Scan v = running sum of a along axis
+                | Pick v = a, at a point of one axis that each pair of others has
                 | Solve v = (I - m)^-1 . a
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
@@ -47,6 +48,7 @@ class Role(StrEnum):
         "pair"  # the stream's own positions again (or the tile's), for products between two of them
     )
     LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
+    BAND = "band"  # as many points as the sums of a point of the tile and one of the stream's take
     FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
     POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
     WALK = "walk"  # a scalar loop of a `For` over positions of a sequence
@@ -183,6 +185,22 @@ class Scan(Node):
     over: str
     down: bool
     op: Reduction = Reduction.SUM
+
+
+@dataclass(frozen=True, slots=True)
+class Pick(Node):
+    """`name[dims] = src` at the point `at` of the axis `over`, which `dims` lacks: along diagonals, say.
+
+    `at` is a pointwise integer expression over `dims`; it counts from the first point of the tile. Where there is no
+    such point the value is 0; `inside` says that there always is.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    src: str
+    over: str
+    at: Expr
+    inside: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +365,7 @@ Stmt: TypeAlias = (
     | Dot
     | Fold
     | Scan
+    | Pick
     | Solve
     | Declare
     | Assign
@@ -482,6 +501,10 @@ class TileProgram(Node):
         if self.axis(axis).role is not Role.PAIR:
             return axis
         return self.sweep.axis if self.sweep is not None else self.of(Role.TILE)[0].name
+
+    def banded(self) -> tuple[str, ...]:
+        """The axes whose points the positions on a BAND axis are sums of: the tile's and the stream's."""
+        return tuple(a.name for a in self.axes if a.role in (Role.TILE, Role.STREAM))
 
     def paired(self, axis: Axis) -> tuple[str, ...]:
         """The other ranks along which the tiles of an axis stand: there are as many as the longest takes."""

@@ -160,6 +160,8 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         raise Unfitting("it sweeps in rounds")
     if sweep.ordered or sweep.descending:
         raise Unfitting("its tiles come one after the other, each with what the one before left")
+    if program.of(Role.BAND):
+        raise Unfitting("it multiplies rows that stand along diagonals of its pairs")
     tile, stream = tiles[0].name, sweep.axis
     full = {a.name: a.rank for a in program.of(Role.FULL)}
     rank = {tile: tiles[0].rank, stream: program.axis(stream).rank, **full}

@@ -76,6 +76,30 @@ def gather(ptrs):
 
 
 @triton.jit
+def pick(x, at, AXIS: tl.constexpr):
+    """`x` at points of one of its two axes.
+
+    As a row of points it passes through shared memory once. Along an axis, warps would exchange it value by value.
+    """
+    HIGH: tl.constexpr = x.shape[0]
+    WIDE: tl.constexpr = x.shape[1]
+    if AXIS == 1:
+        place = tl.arange(0, HIGH)[:, None] * WIDE + at
+    else:
+        place = at * WIDE + tl.arange(0, WIDE)[None, :]
+    MANY: tl.constexpr = at.shape[0] * at.shape[1]
+    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(place, [MANY]), 0)
+    return tl.reshape(out, [at.shape[0], at.shape[1]])
+
+
+@triton.jit
+def pick_within(x, at, AXIS: tl.constexpr):
+    """As `pick`, and 0 where there is no such point."""
+    inside = (at >= 0) & (at < x.shape[AXIS])
+    return tl.where(inside, pick(x, tl.where(inside, at, 0), AXIS), 0.0)
+
+
+@triton.jit
 def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
     """As `dot` of operands in T, with what the cast to T takes from them."""
     x, y = a.to(T), b.to(T)

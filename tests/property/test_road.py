@@ -106,6 +106,8 @@ TRITON_QUICK = [
     "spans",
     "mv_rest_of_the_mass",
     "number_in_a_condition",
+    "relative_rows_of_keys",
+    "relative_values",
 ]
 
 

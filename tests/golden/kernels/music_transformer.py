@@ -64,46 +64,36 @@ def floor_div(a, b):
 
 
 @triton.jit
-def gather(ptrs):
-    """Values of an input at addresses of their own.
-
-    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
-    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
-    """
-    kind: tl.constexpr = ptrs.dtype.element_ty
-    if INTERPRETED:
-        return tl.load(ptrs)
-    elif kind == tl.float32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
-        )
-    elif kind == tl.int32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
-        )
-    elif kind == tl.bfloat16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
-        )
-    elif kind == tl.float16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
-        )
-    elif kind == tl.int64:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
-        )
-    else:
-        return tl.load(ptrs)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def pick(x, at, AXIS: tl.constexpr):
+    """`x` at points of one of its two axes.
+
+    As a row of points it passes through shared memory once. Along an axis, warps would exchange it value by value.
+    """
+    HIGH: tl.constexpr = x.shape[0]
+    WIDE: tl.constexpr = x.shape[1]
+    if AXIS == 1:
+        place = tl.arange(0, HIGH)[:, None] * WIDE + at
+    else:
+        place = at * WIDE + tl.arange(0, WIDE)[None, :]
+    MANY: tl.constexpr = at.shape[0] * at.shape[1]
+    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(place, [MANY]), 0)
+    return tl.reshape(out, [at.shape[0], at.shape[1]])
+
+
+@triton.jit
+def pick_within(x, at, AXIS: tl.constexpr):
+    """As `pick`, and 0 where there is no such point."""
+    inside = (at >= 0) & (at < x.shape[AXIS])
+    return tl.where(inside, pick(x, tl.where(inside, at, 0), AXIS), 0.0)
 
 
 @triton.jit
@@ -128,13 +118,11 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -158,7 +146,7 @@ def music_transformer(
     stride_K_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -166,8 +154,8 @@ def music_transformer(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -205,6 +193,8 @@ def music_transformer(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -232,8 +222,10 @@ def music_transformer(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    v_p = i + start
+    v_p = 0 - start + len_j - 1
+    v_p_1 = i0 + (BLOCK_I - 1)
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -251,15 +243,13 @@ def music_transformer(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_2 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_2, 1)
         S_2 = S + S_1
         M_S_tile_raw = tl.max(S_2, 1)
         M_S_tile = M_S_tile_raw * S_2_scale
@@ -284,18 +274,16 @@ def music_transformer(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_3 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_3, 1)
         S_2 = S + S_1
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
         M_S_tile_raw = tl.max(S_2_m, 1)
         M_S_tile = M_S_tile_raw * S_2_scale
@@ -321,15 +309,13 @@ def music_transformer(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -371,15 +357,15 @@ def music_transformer_backward_D_dQ_dR_4_amax(
     stride_K_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -423,6 +409,8 @@ def music_transformer_backward_D_dQ_dR_4_amax(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -464,11 +452,13 @@ def music_transformer_backward_D_dQ_dR_4_amax(
     dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
     # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    v_p = i + start
+    v_p = 0 - start + len_j - 1
+    v_p_1 = i0 + (BLOCK_I - 1)
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    mask_p = i + start
     dR_4_amax = tl.abs(q.to(ACC))
     dR_4_amax_kept = tl.where((e < E)[None, :], dR_4_amax, float("-inf"))
     dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
@@ -494,29 +484,24 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_2 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_2, 1)
         S_2 = S + S_1
         P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_2)
-            dQ_2_t = dS * r_1.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
+        at_3 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
         dR_4_amax_1 = dR_4_amax_1_new
+        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -530,33 +515,28 @@ def music_transformer_backward_D_dQ_dR_4_amax(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            R_ptrs_3 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_3)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_4 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_4, 1)
         S_2 = S + S_1
         P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
         dS_m = tl.where(mask, dS, 0.0)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_4 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_4)
-            dQ_2_t = dS_m * r_1.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
+        at_5 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dQ_2_along = pick_within(dS_m.to(R_ptr.dtype.element_ty), at_5, 1)
         dR_4_amax_1 = dR_4_amax_1_new
+        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
 
     # --- epilogue ---
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
@@ -568,15 +548,13 @@ def music_transformer_backward_D_dQ_dR_4_amax(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_j",
-        "len_i",
         "len_r",
+        "len_i",
         "start",
     ],
 )
@@ -604,7 +582,7 @@ def music_transformer_backward_dK_dV(
     stride_Q_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -619,8 +597,8 @@ def music_transformer_backward_dK_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    len_i: tl.int32,
     len_r: tl.int32,
+    len_i: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -662,6 +640,8 @@ def music_transformer_backward_dK_dV(
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
     j = j0 + offs_j
+    BAND: tl.constexpr = 2 * (BLOCK_J if BLOCK_J > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
     offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -694,6 +674,8 @@ def music_transformer_backward_dK_dV(
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    v_p = BLOCK_I - 1
+    v_p_1 = 0 - start + len_j - 1 + j0
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
@@ -719,17 +701,13 @@ def music_transformer_backward_dK_dV(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(j[:, None] - v_p[None, :] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_t = q_1.to(ACC)[None, :] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p_1 - (i0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        S_band = dot(R_band.to(Q_ptr.dtype.element_ty), tl.trans(q), None, ACC)
+        at_2 = (j - j0)[:, None] + (BLOCK_I - 1 - (i - i0))[None, :]
+        S_1 = pick(S_band, at_2, 0)
         S_2 = S + S_1
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
@@ -749,27 +727,24 @@ def music_transformer_backward_dK_dV(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(j[:, None] - v_p[None, :] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_t = q_1.to(ACC)[None, :] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p_1 - (i0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        S_band = dot(R_band.to(Q_ptr.dtype.element_ty), tl.trans(q), None, ACC)
+        at_3 = (j - j0)[:, None] + (BLOCK_I - 1 - (i - i0))[None, :]
+        S_1 = pick(S_band, at_3, 0)
         S_2 = S + S_1
-        mask_p = i < len_i
-        mask = (j[:, None] <= v_p[None, :]) & mask_p[None, :]
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
@@ -789,15 +764,13 @@ def music_transformer_backward_dK_dV(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_h",
         "len_b",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -833,15 +806,15 @@ def music_transformer_backward_dR_4(
     stride_K_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_h: tl.int32,
     len_b: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -883,6 +856,8 @@ def music_transformer_backward_dR_4(
     h = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -914,11 +889,14 @@ def music_transformer_backward_dR_4(
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    v_p = i + start
+    v_p = 0 - start + len_j - 1
+    v_p_1 = i0 + (BLOCK_I - 1)
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    dR_4_p = i < len_i
+    mask_p = i + start
     S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -939,25 +917,27 @@ def music_transformer_backward_dR_4(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_2 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_2, 1)
         S_2 = S + S_1
         P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            dR_4_t = q_2.to(ACC)[:, None] * dS
-            dR_4_fixed_ptrs = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_2 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(dR_4_fixed_ptrs, t_2, mask=in_i[:, None], sem="relaxed")
+        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
+        at_3 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dR_4_along = pick_within(dR_4_s.to(Q_ptr.dtype.element_ty), at_3, 1)
+        dR_4 = dot(tl.trans(dR_4_along), q, None, ACC)
+        t_2 = fixed_point(dR_4, scale.to(ACC))
+        tl.atomic_add(
+            dR_4_fixed_base + at[:, None] * E + e[None, :],
+            t_2,
+            mask=in_e[None, :],
+            sem="relaxed",
+        )
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -971,32 +951,31 @@ def music_transformer_backward_dR_4(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_4 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_4, 1)
         S_2 = S + S_1
         P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            dR_4_t = q_2.to(ACC)[:, None] * dS
-            dR_4_fixed_ptrs_2 = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_3 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(
-                dR_4_fixed_ptrs_2,
-                t_3,
-                mask=in_i[:, None] & in_j[None, :] & mask,
-                sem="relaxed",
-            )
+        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        dR_4_s_m = tl.where(mask, dR_4_s, 0.0)
+        at_5 = band[None, :] - (BLOCK_I - 1 - (i - i0))[:, None]
+        dR_4_along = pick_within(dR_4_s_m.to(Q_ptr.dtype.element_ty), at_5, 1)
+        dR_4 = dot(tl.trans(dR_4_along), q, None, ACC)
+        in_band = (v_p_2 + band >= 0) & (v_p_2 + band < len_r)
+        t_3 = fixed_point(dR_4, scale.to(ACC))
+        tl.atomic_add(
+            dR_4_fixed_base + at[:, None] * E + e[None, :],
+            t_3,
+            mask=in_e[None, :] & in_band[:, None],
+            sem="relaxed",
+        )
 
 
 @triton.jit(
@@ -1052,14 +1031,12 @@ def music_transformer_backward_dR(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "len_keys_split",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -1084,7 +1061,7 @@ def music_transformer_slices(
     stride_K_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -1093,8 +1070,8 @@ def music_transformer_slices(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -1135,6 +1112,8 @@ def music_transformer_slices(
     keys_split = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -1167,8 +1146,10 @@ def music_transformer_slices(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # music_transformer.attn:4  S[i,j] = (Q[i,e] * K[j,e] + Q[i,e] * R[j - i + |j| - ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    v_p = i + start
+    v_p = 0 - start + len_j - 1
+    v_p_1 = i0 + (BLOCK_I - 1)
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -1196,15 +1177,13 @@ def music_transformer_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_2 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_2, 1)
         S_2 = S + S_1
         M_S_tile_raw = tl.max(S_2, 1)
         M_S_tile = M_S_tile_raw * S_2_scale
@@ -1229,18 +1208,16 @@ def music_transformer_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(j[None, :] - v_p[:, None] + len_j - 1, 0), len_r - 1)
-        S_1 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_t = q_1.to(ACC)[:, None] * r.to(ACC)
-            S_1 = S_1 + S_t
+        v_p_2 = v_p + j0 - v_p_1
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        S_band = dot(q, tl.trans(R_band.to(Q_ptr.dtype.element_ty)), None, ACC)
+        at_3 = (BLOCK_I - 1 - (i - i0))[:, None] + (j - j0)[None, :]
+        S_1 = pick(S_band, at_3, 1)
         S_2 = S + S_1
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
         M_S_tile_raw = tl.max(S_2_m, 1)
         M_S_tile = M_S_tile_raw * S_2_scale
@@ -1370,12 +1347,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1397,9 +1374,9 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1407,8 +1384,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1428,20 +1405,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
+            "resident": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
             "carried": (("i",), ("i", "e"), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-            ),
-            "data": ("O", "dO", "Q", "V", "K"),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("O", "dO", "Q", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1481,17 +1450,17 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1511,19 +1480,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
+            "resident": (("j", "e"), ("j", "f"), ("j", "e"), ("j", "e")),
+            "streamed": (("i", "e"), ("i", "f"), ("j", "e"), ("j", "e")),
             "carried": (("j", "f"), ("j", "e")),
             "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-            ),
-            "data": ("K", "V", "Q", "dO"),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "data": ("K", "V", "Q", "dO", "R"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1549,9 +1511,9 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1566,8 +1528,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
             ("len_r", "extent", "r"),
+            ("len_i", "extent", "i"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1587,20 +1549,34 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
+            "resident": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
             "carried": (),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
             "pairs_by_address": (
                 ("i", "j"),
                 ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
             ),
-            "data": ("dO", "Q", "V", "K"),
+            "data": ("dO", "Q", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1634,17 +1610,17 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_h", "extent", "h"),
             ("len_b", "extent", "b"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1692,12 +1668,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "K", "R", "V"),
             "loops": 0,
             "few_rows": True,
         },
@@ -1720,9 +1696,9 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1731,8 +1707,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -2043,10 +2019,10 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
@@ -2074,8 +2050,8 @@ def forward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2102,10 +2078,10 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
@@ -2147,8 +2123,8 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2186,8 +2162,8 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_j,
-        len_i,
         len_r,
+        len_i,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2228,8 +2204,8 @@ def backward(inputs, extents, params, config=None):
         len_h,
         len_b,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2280,10 +2256,10 @@ def forward_split(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     M_S_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
@@ -2316,8 +2292,8 @@ def forward_split(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),

@@ -64,46 +64,36 @@ def floor_div(a, b):
 
 
 @triton.jit
-def gather(ptrs):
-    """Values of an input at addresses of their own.
-
-    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
-    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
-    """
-    kind: tl.constexpr = ptrs.dtype.element_ty
-    if INTERPRETED:
-        return tl.load(ptrs)
-    elif kind == tl.float32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
-        )
-    elif kind == tl.int32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
-        )
-    elif kind == tl.bfloat16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
-        )
-    elif kind == tl.float16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
-        )
-    elif kind == tl.int64:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
-        )
-    else:
-        return tl.load(ptrs)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def pick(x, at, AXIS: tl.constexpr):
+    """`x` at points of one of its two axes.
+
+    As a row of points it passes through shared memory once. Along an axis, warps would exchange it value by value.
+    """
+    HIGH: tl.constexpr = x.shape[0]
+    WIDE: tl.constexpr = x.shape[1]
+    if AXIS == 1:
+        place = tl.arange(0, HIGH)[:, None] * WIDE + at
+    else:
+        place = at * WIDE + tl.arange(0, WIDE)[None, :]
+    MANY: tl.constexpr = at.shape[0] * at.shape[1]
+    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(place, [MANY]), 0)
+    return tl.reshape(out, [at.shape[0], at.shape[1]])
+
+
+@triton.jit
+def pick_within(x, at, AXIS: tl.constexpr):
+    """As `pick`, and 0 where there is no such point."""
+    inside = (at >= 0) & (at < x.shape[AXIS])
+    return tl.where(inside, pick(x, tl.where(inside, at, 0), AXIS), 0.0)
 
 
 @triton.jit
@@ -128,15 +118,11 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -163,10 +149,10 @@ def transformer_xl(
     stride_K_j,
     stride_K_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -174,8 +160,8 @@ def transformer_xl(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -215,6 +201,8 @@ def transformer_xl(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -226,9 +214,9 @@ def transformer_xl(
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
@@ -247,10 +235,15 @@ def transformer_xl(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -268,26 +261,24 @@ def transformer_xl(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        M_S_tile_raw = tl.max(S_3, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        M_S_tile_raw = tl.max(S_4, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -302,32 +293,30 @@ def transformer_xl(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_4, t_5, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile_raw = tl.max(S_3_m, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_6, t_7, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_3 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_3, 1)
+        S_4 = S_1 + S_3
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        M_S_tile_raw = tl.max(S_4_m, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -344,15 +333,13 @@ def transformer_xl(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -402,15 +389,15 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -458,6 +445,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -476,9 +465,9 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -508,20 +497,22 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    mask_p = i + start
     dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
-    v_2 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
-    dR_4_amax = tl.abs(q.to(ACC) + v_2.to(ACC)[None, :])
+    dR_4_amax = tl.abs(q.to(ACC) + v_1.to(ACC)[None, :])
     dR_4_amax_kept = tl.where((e < E)[None, :], dR_4_amax, float("-inf"))
     dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -543,39 +534,26 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_2)
-            dv_6_rows_t = dS * r_1.to(ACC)
-            dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
-            t_4 = dv_6_rows + dv_6_rows_col[:, None]
-            dv_6_rows = tl.where((e == e_pt_1)[None, :], t_4, dv_6_rows)
+        at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_2 in range(E):
-            R_ptrs_3 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = gather(R_ptrs_3)
-            dQ_2_t = dS * r_2.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1 = dR_4_amax_1_new
+        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
+        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -588,50 +566,37 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_5, t_6, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_4 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_4)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_6, t_7, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_4, 1)
+        S_4 = S_1 + S_3
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_5 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_5)
-            dv_6_rows_t = dS_m * r_1.to(ACC)
-            dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
-            t_7 = dv_6_rows + dv_6_rows_col[:, None]
-            dv_6_rows = tl.where((e == e_pt_1)[None, :], t_7, dv_6_rows)
+        at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dv_6_rows_along = pick_within(dS_m.to(R_ptr.dtype.element_ty), at_5, 1)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_2 in range(E):
-            R_ptrs_6 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = gather(R_ptrs_6)
-            dQ_2_t = dS_m * r_2.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1 = dR_4_amax_1_new
+        du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
+        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
 
     # --- epilogue ---
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
-    dQ = dQ_1 / S_p_1 + dQ_2 / S_p_1
+    dQ = du_5_rows / S_p + dv_6_rows / S_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(du_5_rows_base + du_5_rows_offs, du_5_rows, mask=in_i[:, None] & in_e[None, :])
     tl.store(dv_6_rows_base + du_5_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
@@ -641,21 +606,17 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_j",
-        "len_i",
         "len_r",
+        "len_i",
         "start",
     ],
 )
-def transformer_xl_backward_dK_dV(
+def transformer_xl_backward_dV(
     K_ptr,
     Q_ptr,
     u_ptr,
@@ -663,14 +624,10 @@ def transformer_xl_backward_dK_dV(
     R_ptr,
     L_S_ptr,
     dO_ptr,
-    V_ptr,
-    D_ptr,
     dV_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
-    dO_tiles,
     Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -682,10 +639,10 @@ def transformer_xl_backward_dK_dV(
     stride_u_h: tl.int64,
     stride_u_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -693,15 +650,11 @@ def transformer_xl_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    len_i: tl.int32,
     len_r: tl.int32,
+    len_i: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -721,12 +674,227 @@ def transformer_xl_backward_dK_dV(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    BAND: tl.constexpr = 2 * (BLOCK_J if BLOCK_J > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
+    dV_base += tl.cast(j0, tl.int64) * F
+    dV_offs = offs_j[:, None] * F + f[None, :]
+
+    # --- prologue ---
+    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    v_p = j0 + (BLOCK_J - 1)
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    S_4_scale = 1.0 / S_p
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = q.to(ACC) + u.to(ACC)[None, :]
+        S_kept = tl.where((e < E)[None, :], S, 0.0)
+        t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
+        S_1 = dot(k, t_3, None, ACC)
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = R_band.to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_2, 0)
+        S_4 = S_1 + S_3
+        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = q.to(ACC) + u.to(ACC)[None, :]
+        S_kept = tl.where((e < E)[None, :], S, 0.0)
+        t_6 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
+        S_1 = dot(k, t_6, None, ACC)
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_7 = R_band.to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_7, t_8, None, ACC)
+        at_3 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_3, 0)
+        S_4 = S_1 + S_3
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_L_S_b",
+        "stride_L_S_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_r",
+        "len_i",
+        "start",
+    ],
+)
+def transformer_xl_backward_dK(
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    K_ptr,
+    Q_ptr,
+    u_ptr,
+    v_ptr,
+    R_ptr,
+    L_S_ptr,
+    dK_ptr,
+    V_tiles,
+    K_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_u_h: tl.int64,
+    stride_u_e,
+    stride_v_h: tl.int64,
+    stride_v_e,
+    stride_R_h: tl.int64,
+    stride_R_r,
+    stride_R_e,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_r: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    u_ptr  u[h, e], input
+    v_ptr  v[h, e], input
+    R_ptr  R[h, r, e], input
+    L_S_ptr  L_S[b, h, i], input
+    dK_ptr  dK[b, h, j, e], output
     V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
@@ -745,46 +913,46 @@ def transformer_xl_backward_dK_dV(
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
     j = j0 + offs_j
+    BAND: tl.constexpr = 2 * (BLOCK_J if BLOCK_J > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
     offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
-    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_j = j < len_j
     in_f = within(f, F, F_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v_1 = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    S_3_scale = 1.0 / S_p_1
+    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    v_p = j0 + (BLOCK_J - 1)
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    S_4_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -800,7 +968,8 @@ def transformer_xl_backward_dK_dV(
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
@@ -808,28 +977,24 @@ def transformer_xl_backward_dK_dV(
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
         S_1 = dot(k, t_3, None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(v_p[None, :] - j[:, None], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[None, :] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
+        S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = R_band.to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_2, 0)
+        S_4 = S_1 + S_3
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), S.to(Q_ptr.dtype.element_ty), dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -842,63 +1007,56 @@ def transformer_xl_backward_dK_dV(
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = q.to(ACC) + u.to(ACC)[None, :]
         S_kept = tl.where((e < E)[None, :], S, 0.0)
-        t_4 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
-        S_1 = dot(k, t_4, None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(v_p[None, :] - j[:, None], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[None, :] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = i < len_i
-        mask = (j[:, None] <= v_p[None, :]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
+        t_6 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
+        S_1 = dot(k, t_6, None, ACC)
+        S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_7 = R_band.to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_7, t_8, None, ACC)
+        at_3 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_3, 0)
+        S_4 = S_1 + S_3
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        S_m = tl.where(mask_p[:, None], S, 0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        t_5 = dS.to(Q_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_3 = dot(t_5, t_6, dK_3, ACC)
+        S_m = tl.where(mask_p_1[:, None], S, 0.0)
+        t_9 = dS.to(Q_ptr.dtype.element_ty)
+        t_10 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dK_3 = dot(t_9, t_10, dK_3, ACC)
 
     # --- epilogue ---
-    dK = dK_3 / S_p_1
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+    dK = dK_3 / S_p
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_h",
         "len_b",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -937,18 +1095,18 @@ def transformer_xl_backward_dR_4(
     stride_K_j,
     stride_K_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_h: tl.int32,
     len_b: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -992,6 +1150,8 @@ def transformer_xl_backward_dR_4(
     h = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -1009,13 +1169,13 @@ def transformer_xl_backward_dR_4(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     dR_4_fixed_base = dR_4_fixed_ptr + tl.cast(h, tl.int64) * len_r * E
 
@@ -1028,12 +1188,19 @@ def transformer_xl_backward_dR_4(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    S_3_scale = 1.0 / S_p_1
+    dR_4_p = i < len_i
+    mask_p = i + start
+    S_2_kept_1 = tl.where((i < len_i)[:, None], S_2, 0.0)
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1055,29 +1222,29 @@ def transformer_xl_backward_dR_4(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v_2 = tl.load(v_base + tl.cast(e_pt_1, tl.int64) * stride_v_e)
-            dR_4_p = q_2.to(ACC) + v_2.to(ACC)
-            dR_4_t = dR_4_p[:, None] * dS
-            dR_4_fixed_ptrs = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_4 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(dR_4_fixed_ptrs, t_4, mask=in_i[:, None], sem="relaxed")
+        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
+        at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dR_4_along = pick_within(dR_4_s.to(Q_ptr.dtype.element_ty), at_3, 1)
+        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
+        t_6 = fixed_point(dR_4, scale.to(ACC))
+        tl.atomic_add(
+            dR_4_fixed_base + at[:, None] * E + e[None, :],
+            t_6,
+            mask=in_e[None, :],
+            sem="relaxed",
+        )
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -1090,39 +1257,36 @@ def transformer_xl_backward_dR_4(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_5, t_6, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_7, t_8, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_9 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_10 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_9, t_10, None, ACC)
+        at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_4, 1)
+        S_4 = S_1 + S_3
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            v_2 = tl.load(v_base + tl.cast(e_pt_1, tl.int64) * stride_v_e)
-            dR_4_p = q_2.to(ACC) + v_2.to(ACC)
-            dR_4_t = dR_4_p[:, None] * dS
-            dR_4_fixed_ptrs_2 = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_7 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(
-                dR_4_fixed_ptrs_2,
-                t_7,
-                mask=in_i[:, None] & in_j[None, :] & mask,
-                sem="relaxed",
-            )
+        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        dR_4_s_m = tl.where(mask, dR_4_s, 0.0)
+        at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dR_4_along = pick_within(dR_4_s_m.to(Q_ptr.dtype.element_ty), at_5, 1)
+        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
+        in_band = (v_p_2 + band >= 0) & (v_p_2 + band < len_r)
+        t_11 = fixed_point(dR_4, scale.to(ACC))
+        tl.atomic_add(
+            dR_4_fixed_base + at[:, None] * E + e[None, :],
+            t_11,
+            mask=in_e[None, :] & in_band[:, None],
+            sem="relaxed",
+        )
 
 
 @triton.jit(
@@ -1227,16 +1391,12 @@ def transformer_xl_backward_du_dv(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "len_keys_split",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -1264,10 +1424,10 @@ def transformer_xl_slices(
     stride_K_j,
     stride_K_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -1276,8 +1436,8 @@ def transformer_xl_slices(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -1320,6 +1480,8 @@ def transformer_xl_slices(
     keys_split = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -1331,9 +1493,9 @@ def transformer_xl_slices(
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
@@ -1357,10 +1519,15 @@ def transformer_xl_slices(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1388,26 +1555,24 @@ def transformer_xl_slices(
         t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_6, t_7, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        M_S_tile_raw = tl.max(S_3, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        M_S_tile_raw = tl.max(S_4, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1422,32 +1587,30 @@ def transformer_xl_slices(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_8 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_8, t_9, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile_raw = tl.max(S_3_m, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        t_10 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_11 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_10, t_11, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_12 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_13 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_12, t_13, None, ACC)
+        at_3 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_3, 1)
+        S_4 = S_1 + S_3
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        M_S_tile_raw = tl.max(S_4_m, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1568,12 +1731,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "u", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1599,11 +1762,11 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1611,8 +1774,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1632,20 +1795,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i", "e"), ("i",), ("i", "e"), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-            ),
-            "data": ("O", "dO", "Q", "u", "v", "V", "K"),
+            "resident": (("i", "f"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
+            "carried": (("i", "e"), ("i", "e"), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("O", "dO", "Q", "u", "v", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1693,17 +1848,17 @@ KERNELS: dict[str, Any] = {
             ("stride_K_e", "stride_last", ""),
             ("stride_v_h", "stride_wide", ""),
             ("stride_v_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1715,7 +1870,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_dK_dV": {
+    "transformer_xl_backward_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1723,20 +1878,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("e",), ("j", "f")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (
-                ("j", "i"),
-                ("i", "e"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-            ),
-            "data": ("K", "u", "V", "dO", "Q"),
+            "resident": (("j", "e"), ("e",), ("e",), ("j", "e"), ("j", "e")),
+            "streamed": (("i", "e"), ("j", "e"), ("j", "e"), ("i", "f")),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "e")),
+            "data": ("K", "u", "v", "Q", "R", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1748,14 +1895,10 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1766,11 +1909,11 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_e", "stride_last", ""),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1778,15 +1921,85 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_r", "extent", "r"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "transformer_xl_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "f"), ("j", "e"), ("e",), ("e",), ("j", "e"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e"), ("j", "e"), ("j", "e")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
+            "data": ("V", "K", "u", "v", "dO", "Q", "R"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("u_ptr", "pointer_like", "u"),
+            ("v_ptr", "pointer_like", "v"),
+            ("R_ptr", "pointer_like", "R"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_u_h", "stride_wide", ""),
+            ("stride_u_e", "stride_last", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
+            ("stride_R_r", "stride", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
             ("len_r", "extent", "r"),
+            ("len_i", "extent", "i"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1806,20 +2019,34 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
+            "resident": (("i", "f"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
             "carried": (),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
             "pairs_by_address": (
                 ("i", "j"),
                 ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
             ),
-            "data": ("dO", "Q", "u", "V", "K"),
+            "data": ("dO", "Q", "u", "v", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1857,19 +2084,19 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_h", "extent", "h"),
             ("len_b", "extent", "b"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1945,12 +2172,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "u", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": True,
         },
@@ -1977,11 +2204,11 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1990,8 +2217,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -2304,10 +2531,10 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
@@ -2339,8 +2566,8 @@ def forward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2369,10 +2596,10 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
@@ -2424,8 +2651,8 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2444,11 +2671,11 @@ def backward(inputs, extents, params, config=None):
     dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("transformer_xl_backward_dK_dV", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    transformer_xl_backward_dK_dV[grid](
+    transformer_xl_backward_dV[grid](
         K,
         Q,
         u,
@@ -2456,14 +2683,10 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         dO,
-        V,
-        D,
         dV,
-        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(u),
@@ -2471,12 +2694,53 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(R),
         *launch_strides(L_S),
         *launch_strides(dO),
-        *launch_strides(V),
         len_b,
         len_h,
         len_j,
-        len_i,
         len_r,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("transformer_xl_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    transformer_xl_backward_dK[grid](
+        V,
+        dO,
+        D,
+        K,
+        Q,
+        u,
+        v,
+        R,
+        L_S,
+        dK,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(v),
+        *launch_strides(R),
+        *launch_strides(L_S),
+        len_b,
+        len_h,
+        len_j,
+        len_r,
+        len_i,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2521,8 +2785,8 @@ def backward(inputs, extents, params, config=None):
         len_h,
         len_b,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2593,10 +2857,10 @@ def forward_split(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     M_S_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
@@ -2633,8 +2897,8 @@ def forward_split(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
