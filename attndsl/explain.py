@@ -174,6 +174,14 @@ def _kernel(k: dict[str, Any]) -> list[str]:
     rows.append(("reads", ", ".join(k["reads"])))
     rows.append(("writes", ", ".join(k["writes"])))
     rows.append(("Hopper", k["hopper"]))
+    if "goes_on" in k:
+        near = "in rounds of their own, one near the root"
+        rows.append(
+            (
+                "in 32 bits",
+                f"from inputs rounded to 16; {k['goes_on']} goes on with all digits, {near}",
+            )
+        )
     if "flops" in k:
         rows += _cost(k)
     return [k["name"], *(f"  {label:<9}{text}" for label, text in rows)]

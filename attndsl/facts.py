@@ -148,7 +148,12 @@ def _pass(
     return {
         **({"scores_again": asdict(anew)} if anew is not None else {}),
         "kernels": [
-            {**_kernel(s), "hopper": _hopper(plan, s), **_cost(found.get(s.name), itemsize, gpu)}
+            {
+                **_kernel(s),
+                "hopper": _hopper(plan, s),
+                **({"goes_on": s.again.name} if s.again is not None else {}),
+                **_cost(found.get(s.name), itemsize, gpu),
+            }
             for s in plan.steps
             if isinstance(s, t.TileProgram)
         ],

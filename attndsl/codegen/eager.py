@@ -204,7 +204,7 @@ def _call(
         if a.role in (Role.TILE, Role.STREAM)
     ]
     arguments = [
-        *(f"{local[t]}," for t in (*p.reads, *p.writes)),
+        *(f"{local[t]}," for t in p.tensors),
         *(f"{extent[r]}," for r in k.ranks),
         *(f"{params[q]}," for q in p.params),
         *blocks,

@@ -124,7 +124,7 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
         }
         context = tuple(c for c in common if c in used)
         arguments = [
-            *(f"{n.of('tensor', t)}: Tensor" for t in (*p.reads, *p.writes)),
+            *(f"{n.of('tensor', t)}: Tensor" for t in p.tensors),
             *(f"{n.of('extent', r)}: int" for r in ranks),
             *(f"{n.of('param', q)}: {kinds[self.kinds[q]]}" for q in p.params),
             *(f"{n.of('block', a, f'block_{a}')}: int" for a in tiled),

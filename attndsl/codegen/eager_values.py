@@ -38,7 +38,7 @@ class EagerValues(ABC):
         self.grid = tuple(a for a in grid if a not in state.walked)
         self.axes = {a.name: a for a in program.axes}
         self.order = (*self.grid, *(a.name for a in program.axes if a.name not in self.grid))
-        for t in (*program.reads, *program.writes):
+        for t in program.tensors:
             self.names.of("tensor", t)
         for p in program.params:
             self.names.of("param", p)

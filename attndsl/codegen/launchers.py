@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from attndsl.codegen.gluon import HopperContext, hopper_kernel
 from attndsl.codegen.kernel_context import KernelContext, kernel_context
@@ -43,6 +44,9 @@ HOST_NAMES = frozenset(
         "shared_out",
         "processors",
         "memory_tiles",
+        "halved",
+        "halves",
+        "rounded",
     }
 )
 
@@ -94,11 +98,16 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     written: set[str] = set()
     for step in plan.steps:
         written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
-    kernels = {
-        k: module.kernel(plan, s) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
-    }
+    kernels: dict[int, KernelContext] = {}
+    agains: dict[int, KernelContext] = {}
+    for k, s in enumerate(plan.steps):
+        if isinstance(s, TileProgram):
+            kernels[k] = module.kernel(plan, s)
+            if s.again is not None:
+                agains[k] = module.kernel(plan, s.again)
     # A program may be called as one of its own tensors is: a local name must not hide the kernel.
-    own = {f"{kernel.name}{form}" for kernel in kernels.values() for form in ("", "_hopper")}
+    every = (*kernels.values(), *agains.values())
+    own = {f"{kernel.name}{form}" for kernel in every for form in ("", "_hopper")}
     names = Namespace(RESERVED | HOST_NAMES | own)
     tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
     made = [b for b in plan.buffers if b.name in written]
@@ -127,13 +136,21 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     for b in made:
         if b.name not in by_host:
             setup += _allocation(b, tensors, lengths)
+    halves = _halves(plan, kernels, tensors, names)
+    if halves:
+        setup += _rounding(halves, tensors)
+    rough = {**tensors, **halves}
     steps = []
     for k, step in enumerate(plan.steps):
         match step:
             case TileProgram():
-                step_context = launch(step, kernels[k], tensors, lengths)
-                fast = _hopper_step(plan, step, module, tensors, lengths)
+                given, taken_from = (rough, "rounded") if step.rough else (tensors, "inputs")
+                step_context = launch(step, kernels[k], given, lengths, taken_from)
+                fast = _hopper_step(plan, step, module, given, lengths)
                 steps.append(replace(step_context, hopper=fast))
+                if step.again is not None:
+                    exact = launch(step.again, agains[k], tensors, lengths)
+                    steps.append(replace(exact, when="halves"))
             case HostSum():
                 steps.append(host_sum(step, plan, tensors, lengths))
             case HostScale():
@@ -146,6 +163,34 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
         steps=tuple(steps),
         results=tuple((n, tensors[n]) for n in kept),
     )
+
+
+def _halves(
+    plan: Plan, kernels: dict[int, KernelContext], tensors: dict[str, str], names: Namespace
+) -> dict[str, str]:
+    """The inputs that kernels of guesses multiply, and what each is called where it is rounded."""
+    inputs = {b.name for b in plan.buffers if b.kind is BufferKind.INPUT}
+    data: dict[str, None] = {}
+    for k, s in enumerate(plan.steps):
+        if isinstance(s, TileProgram) and s.rough:
+            multiplied = cast("tuple[str, ...]", kernels[k].facts["data"])
+            data |= dict.fromkeys(x for x in multiplied if x in inputs)
+    return {x: names.fresh(f"{tensors[x]}_16") for x in data}
+
+
+def _rounding(halves: dict[str, str], tensors: dict[str, str]) -> list[str]:
+    """Lines that round inputs, for what is only where a search starts."""
+    kinds = "".join(f"{tensors[x]}.dtype, " for x in halves)
+    kinds = kinds.rstrip(", ") if len(halves) > 1 else kinds.rstrip()
+    given = ", ".join(f'"{x}": {half}' for x, half in halves.items())
+    return [
+        f"halves = acc is torch.float32 and torch.float32 in ({kinds})",
+        *(
+            f"{half} = halved({tensors[x]}) if halves else {tensors[x]}"
+            for x, half in halves.items()
+        ),
+        f"rounded = {{**inputs, {given}}}",
+    ]
 
 
 def _hopper_step(

@@ -34,6 +34,7 @@ class StepContext:
     grid: str = ""
     arguments: tuple[str, ...] = ()
     hopper: HopperStep | None = None  # the same step by a kernel whose warps specialise
+    when: str = ""  # a condition of the launcher's
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,17 @@ class HopperStep:
 
 
 def launch(
-    step: TileProgram, context: KernelContext, tensors: dict[str, str], lengths: dict[str, str]
+    step: TileProgram,
+    context: KernelContext,
+    tensors: dict[str, str],
+    lengths: dict[str, str],
+    inputs: str = "inputs",
 ) -> StepContext:
-    """The launch of a portable kernel; `tensors` and `lengths` are the launcher's names of buffers and ranks."""
-    lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
+    """The launch of a portable kernel; `tensors` and `lengths` are the launcher's names of buffers and ranks.
+
+    `inputs` is what it calls the inputs of this kernel.
+    """
+    lines = [f'cfg = configure("{context.name}", extents, {inputs}, config)']
     passed = []
     padded = False
     for a in context.arguments:
@@ -80,10 +88,10 @@ def launch(
                 passed.append(f"{a.name}=padded({lengths[rest]}, itemsize)")
                 padded = True
             case _:
-                passed += _passed(a, tensors, lengths)
+                passed += _passed(a, tensors, lengths, inputs)
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
     if padded:
-        lines.append("itemsize = least_bytes(inputs)")
+        lines.append(f"itemsize = least_bytes({inputs})")
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
     count = ""
     for tiled in step.of(Role.TILE):
@@ -179,7 +187,9 @@ def hopper_launch(
     )
 
 
-def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
+def _passed(
+    a: Argument, tensors: dict[str, str], lengths: dict[str, str], inputs: str = "inputs"
+) -> list[str]:
     """What a launch passes for an argument that every kernel takes alike; nothing for those in its configuration."""
     what, _, rest = a.passed.partition(":")
     match what:
@@ -191,7 +201,7 @@ def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> li
             value = f'params["{rest}"]'
             return [f"int({value})" if a.kind == "param_bool" else value]
         case "type":
-            return [f'{a.name}=element_type(inputs["{rest}"])']
+            return [f'{a.name}=element_type({inputs}["{rest}"])']
         case "acc":
             return ["ACC=ACC"]
         case "programs" | "run":

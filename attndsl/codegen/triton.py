@@ -46,6 +46,7 @@ class ModuleContext:
     table: str
     launchers: tuple[LauncherContext, ...]
     sums: bool  # whether a launcher sums
+    halves: bool  # whether a launcher rounds inputs, for where a search starts
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
     finders: tuple[
@@ -192,6 +193,7 @@ def module_context(
         table=literal(table),
         launchers=tuple(launchers),
         sums=any(isinstance(s, HostSum) for s in steps),
+        halves=any(isinstance(s, TileProgram) and s.rough for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),

@@ -106,6 +106,9 @@ class Kernel(ABC):
         self.rows = rows
         self.may_root = may_root
         self.search = search
+        self.refines = (
+            False  # a search goes on from a guess in memory, and finds its bracket itself
+        )
         # Inside a function with steps: its argument is computed as it is written.
         self.steps = 0
         # The reductions that the loops and the stream were made for.

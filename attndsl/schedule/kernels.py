@@ -44,8 +44,11 @@ def build_kernel(
     done: frozenset[str],
     rows: frozenset[str],
     name: str,
+    refines: bool = False,
 ) -> t.TileProgram:
     """The kernel of the targets `members`, where `done` are in memory; `rows` have kernels by rows.
+
+    With `refines`, the root that it finds stands in memory as a guess (`refined`).
 
     Raises: Needs, if a tensor must be known before; Refused, if there is no such kernel.
     """
@@ -76,7 +79,7 @@ def build_kernel(
     may_root = grouped = True
     while True:
         b = Builder(c, ranks, list(axes), done, rows, may_root, root)
-        b.grouped = grouped
+        b.grouped, b.refines = grouped, refines
         b.walked = frozenset(d.tensor for m in members for d in reduced(defs, m, ranks, done))
         stores: list[t.Stmt] = [
             store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members

@@ -32,6 +32,7 @@ from attndsl.schedule.maps import Maps
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
+from attndsl.schedule.refined import search_again, with_guesses
 from attndsl.schedule.restarts import Restart
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
@@ -103,6 +104,7 @@ def plan(
     walks = join_walks(in_launch_order(ready, steps))
     every, buffers = split_ahead(walks, buffers)
     every = tuple(bounded_systems(s) if isinstance(s, TileProgram) else s for s in every)
+    every = with_guesses(every, {b.name: b.kind for b in buffers})
     used = {r for b in buffers for r in b.ranks}
     blocks = tuple((n, of, w) for n, of, w in ready.blocks if n in used)
     return Plan(name, buffers, every, params, tuple(state.notes), blocks)
@@ -219,7 +221,8 @@ def _kernels(
     c, ranks = ready.cascade, ready.ranks
     out: list[TileProgram] = []
     if key.root is not None:
-        return [build_kernel(c, ranks, key, members, done, rows, label)]
+        made = build_kernel(c, ranks, key, members, done, rows, label)
+        return [search_again(c, ranks, key, made, done, rows)]
     defs = {d.tensor: d for d in c.body}
     taken: set[str] = set()
     # Last ones first: a normaliser that is kept is made on the way to what it divides.

@@ -147,6 +147,8 @@ def print_plan(p: t.Plan) -> str:
         match s:
             case t.TileProgram():
                 out.append("\n" + print_program(s))
+                if s.again is not None:
+                    out.append("\nagain, if inputs were rounded before\n" + print_program(s.again))
             case t.HostSum(dst, src, axes, scale):
                 out.append(
                     f"\nhost {dst} = sum over axes {axes} of {src}"

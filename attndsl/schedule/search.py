@@ -5,6 +5,9 @@ guess comes from a power law, `side = c * (x - a)**p`, which is exact where all 
 second derivative where this is finite, else through the last two rounds. Where it would leave the bracket, or its steps
 do not shrink, the bracket is halved. A row is settled when its step is so small that the next one could not be seen.
 
+A search that goes on from a guess in memory (`refined`) finds its bracket in its own sweep, beside the two sides: near
+the root it takes a single round. A guess that is no number, or stands outside of the bracket, is given up after it.
+
 source: Newton's method inside a bracket: Press et al., Numerical Recipes, section 9.4
 """
 
@@ -40,6 +43,8 @@ ZERO, ONE, TWO = Const(0.0), Const(1.0), Const(2.0)
 # Where a search begins in its bracket: thresholds of spread scores lie above, and convex sums are met from below.
 QUARTER = Const(0.25)
 LARGEST = Const(3.0e38)  # about what float32 holds: bounds beyond it are infinite
+# How far outside of its bracket a guess of rounded scores may stand, in lengths of the bracket.
+NEAR = Const(0.0625)
 # The state of a row: the guess and its bracket, the last two steps, and whether the difference of the sides falls (1)
 # or rises (-1).
 STATE = ("x", "lo", "hi", "step", "step2", "sign")
@@ -75,30 +80,79 @@ class _Search:
 
     def run(self) -> X:
         k = self.kernel
+        if k.refines:
+            return self.refine()
         lo, hi = self.part(self.e.lo), self.part(self.e.hi)
-        asked = [v.expr for v in (lo, hi) if not _is_finite(v.expr)]
-        finite: list[Expr] = [Compare("<=", Call("abs", (e,)), LARGEST) for e in asked] or [
-            Const(True)
-        ]
         solvable = k.names.fresh(f"{self.d.tensor}_solvable")
-        both = finite[0] if len(finite) == 1 else Logic("and", tuple(finite))
-        k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, both))
-        quarter = Binary("+", lo.expr, Binary("*", QUARTER, Binary("-", hi.expr, lo.expr)))
+        k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, are_finite(lo, hi)))
+        quarter = at_quarter(lo.expr, hi.expr)
         first = {"x": quarter, "old": quarter, "lo": lo.expr, "hi": hi.expr}
-        for v, name in self.names.items():
-            start = Select(Val(solvable), first[v], ZERO) if v in first else ZERO
-            k.prologue.append(t.Declare(name, k.order(self.dims), DType.FLOAT, start))
-        k.guess = X(self.at("x"), self.dims, frozenset({ROUND}))
-        left, right = self.part(self.e.equation.left), self.part(self.e.equation.right)
-        steep, curve = self.derivative(slope_of), self.derivative(curve_of)
-        for s in k.states.values():
-            k.round.insert(0, t.Assign(s.name, Const(s.reduce.op.identity)))
+        self.declare({v: Select(Val(solvable), e, ZERO) for v, e in first.items()})
+        left, right, steep, curve = self.sweep()
         going = self.turn(Val(solvable), left, right, steep, curve)
-        k.rounds = t.Rounds(self.e.iters, going, tuple(k.round), tuple(k.epilogue))
-        k.round.clear()
-        k.epilogue.clear()
+        self.close(going)
         found = Select(Val(solvable), self.at("x"), lo.expr)
         return k.bind(X(found, self.dims, frozenset({FINAL})), self.d.tensor)
+
+    def refine(self) -> X:
+        """The root from a guess in memory. The bracket is known at the end of the first round."""
+        k, name = self.kernel, self.d.tensor
+        held = k.names.fresh(f"{name}_held")
+        k.prologue.append(
+            t.Load(held, k.order(self.dims), DType.FLOAT, name, self.subs, k.order(self.dims))
+        )
+        k.read_buffers[name] = None
+        guess = Select(Compare("<=", Call("abs", (Val(held),)), LARGEST), Val(held), ZERO)
+        self.declare({"x": guess, "old": guess, "lo": Unary("-", LARGEST), "hi": LARGEST})
+        left, right, steep, curve = self.sweep()
+        lo, hi = self.part(self.e.lo), self.part(self.e.hi)
+        if steep is None:
+            raise Refused("A0402", "without a slope no side of a guess is known", self.d.span)
+        solvable = self.let("solvable", are_finite(lo, hi), DType.BOOL)
+        ends = (Call("max", (self.at("lo"), lo.expr)), Call("min", (self.at("hi"), hi.expr)))
+        low, high = (
+            self.let(v, Select(solvable, e, ZERO))
+            for v, e in zip(("low", "high"), ends, strict=True)
+        )
+        far = Binary("*", NEAR, Binary("-", high, low))
+        fits = (
+            Compare(">=", self.at("x"), Binary("-", low, far)),
+            Compare("<=", self.at("x"), Binary("+", high, far)),
+            Compare("!=", steep.expr, ZERO),
+            Compare("<=", Call("abs", (left.expr,)), LARGEST),
+            Compare("<=", Call("abs", (right.expr,)), LARGEST),
+        )
+        # After a step the guess is the search's own.
+        known = Compare("!=", self.at("step"), ZERO)
+        fit = self.let("fit", Logic("or", (known, Logic("and", fits))), DType.BOOL)
+        self.put("lo", low)
+        self.put("hi", high)
+        going = self.turn(solvable, left, right, steep, curve, fit)
+        self.put("x", Select(solvable, self.at("x"), lo.expr))
+        self.close(going, 1)
+        return k.bind(X(self.at("x"), self.dims, frozenset({FINAL})), name)
+
+    def declare(self, first: dict[str, Expr]) -> None:
+        """What passes from round to round; and the guess, for what is read of it."""
+        k = self.kernel
+        for v, name in self.names.items():
+            start = first.get(v, ZERO)
+            k.prologue.append(t.Declare(name, k.order(self.dims), DType.FLOAT, start))
+        k.guess = X(self.at("x"), self.dims, frozenset({ROUND}))
+
+    def sweep(self) -> tuple[X, X, X | None, X | None]:
+        """What a round knows after its sweep: the sides, and their difference's slope and curve."""
+        left, right = self.part(self.e.equation.left), self.part(self.e.equation.right)
+        return left, right, self.derivative(slope_of), self.derivative(curve_of)
+
+    def close(self, going: str, more: int = 0) -> None:
+        """Turn what was built into rounds, and so many `more` than are asked for."""
+        k = self.kernel
+        for s in k.states.values():
+            k.round.insert(0, t.Assign(s.name, Const(s.reduce.op.identity)))
+        k.rounds = t.Rounds(self.e.iters + more, going, tuple(k.round), tuple(k.epilogue))
+        k.round.clear()
+        k.epilogue.clear()
 
     def part(self, e: Expr) -> X:
         """A bound, or a side of the equation after a round's sweep."""
@@ -124,8 +178,19 @@ class _Search:
     def put(self, v: str, e: Expr) -> None:
         self.kernel.epilogue.append(t.Assign(self.names[v], e))
 
-    def turn(self, solvable: Expr, left: X, right: X, steep: X | None, curve: X | None) -> str:
-        """Improve the guess at the end of a round; the name of the condition to go on."""
+    def turn(
+        self,
+        solvable: Expr,
+        left: X,
+        right: X,
+        steep: X | None,
+        curve: X | None,
+        fit: Val | None = None,
+    ) -> str:
+        """Improve the guess at the end of a round; the name of the condition to go on.
+
+        Where a guess from memory is not `fit`, the search begins anew.
+        """
         x, lo, hi, step, sign = (self.at(v) for v in ("x", "lo", "hi", "step", "sign"))
         gap = self.let("gap", Binary("-", left.expr, right.expr))
         # The sides' difference times `sign` is positive left of the root.
@@ -133,17 +198,29 @@ class _Search:
         if steep is not None:
             rise = Select(Compare("!=", steep.expr, ZERO), steep.expr, rise)
         first = Select(Compare("<=", rise, ZERO), ONE, Const(-1.0))
-        self.put("sign", Select(Compare("==", sign, ZERO), first, sign))
+        fresh: Expr = Compare("==", sign, ZERO)
+        if fit is not None:
+            fresh = Logic("and", (fresh, fit))
+        self.put("sign", Select(fresh, first, sign))
         before = self.let("before", Compare(">", Binary("*", gap, sign), ZERO), DType.BOOL)
-        self.put("lo", Select(before, x, lo))
-        self.put("hi", Select(before, hi, x))
+        if fit is None:
+            self.put("lo", Select(before, x, lo))
+            self.put("hi", Select(before, hi, x))
+        else:
+            after = self.let("after", Logic("and", (fit, Unary("not", before))), DType.BOOL)
+            self.put("lo", Select(before, Call("max", (x, lo)), lo))
+            self.put("hi", Select(after, Call("min", (x, hi)), hi))
         middle = self.let("middle", Binary("+", lo, Binary("/", Binary("-", hi, lo), TWO)))
         new: Expr = middle
         size: Expr = ZERO
         if steep is not None:
             new, size = self.better(left, right, gap, steep, curve, middle)
-        exact = Compare("==", gap, ZERO)
-        new = self.let("next", Select(exact, x, new))
+        exact: Expr = Compare("==", gap, ZERO)
+        new = Select(exact, x, new)
+        if fit is not None:
+            new = Select(fit, new, at_quarter(lo, hi))
+            exact, size = Logic("and", (fit, exact)), Select(fit, size, ZERO)
+        new = self.let("next", new)
         moved = self.let("moved", Call("abs", (Binary("-", new, x),)))
         least = Binary("*", Binary("*", TWO, Epsilon()), widest(lo, hi))
         wide = Compare(">", Binary("-", hi, lo), least)
@@ -160,7 +237,8 @@ class _Search:
         if self.remembers:
             self.put("old", x)
         self.put("step2", step)
-        self.put("step", Select(more, moved, Const(-1.0)))
+        shown = moved if fit is None else Select(fit, moved, LARGEST)
+        self.put("step", Select(more, shown, Const(-1.0)))
         self.put("x", Select(open_, new, x))
         return self.any(more.name)
 
@@ -235,6 +313,20 @@ class _Search:
 def widest(lo: Expr, hi: Expr) -> Expr:
     """The larger size of two bounds."""
     return Call("max", (Call("abs", (lo,)), Call("abs", (hi,))))
+
+
+def at_quarter(lo: Expr, hi: Expr) -> Expr:
+    """Where a search begins."""
+    return Binary("+", lo, Binary("*", QUARTER, Binary("-", hi, lo)))
+
+
+def are_finite(lo: X, hi: X) -> Expr:
+    """Whether both ends of a bracket are numbers."""
+    asked = [v.expr for v in (lo, hi) if not _is_finite(v.expr)]
+    finite = [Compare("<=", Call("abs", (e,)), LARGEST) for e in asked]
+    if not finite:
+        return Const(True)
+    return finite[0] if len(finite) == 1 else Logic("and", tuple(finite))
 
 
 def _is_finite(e: Expr) -> bool:

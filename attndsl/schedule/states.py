@@ -55,7 +55,7 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     key = ("state", d.tensor, subs)
     if key in kernel.states:
         return value_of(kernel, kernel.states[key], d, final)
-    if kernel.search is not None and not in_equation(kernel, d):
+    if kernel.search is not None and not kernel.refines and not in_equation(kernel, d):
         raise Needs(d.tensor, f"`{d.tensor}` stays the same in all rounds of `{kernel.search}`")
     seq = kernel.ranks.sequence(e.indices)
     loops = {axis_of(kernel, e, i) for i in e.indices} - {kernel.stream}

@@ -474,6 +474,8 @@ class TileProgram(Node):
     ranks whose extents are passed.
     `order` says in which order tiles are launched: "reverse" starts with the last (the longest, under a causal domain).
     `follows` names a later kernel whose chunks are this one's tiles: both have blocks of one size.
+    `rough`: inputs of 32 bits may be rounded to 16 where they are multiplied. What is written is then where `again`
+    starts, the same search with inputs as they came (`refined`).
     """
 
     name: str
@@ -488,6 +490,13 @@ class TileProgram(Node):
     order: str = "forward"
     rounds: Rounds | None = None
     follows: str | None = None
+    rough: bool = False
+    again: TileProgram | None = None
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What it reads, then what it writes; once, what it reads and writes anew."""
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
 
     def axis(self, name: str) -> Axis:
         return next(a for a in self.axes if a.name == name)

@@ -122,8 +122,10 @@ def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
         (launcher, plan, s)
         for launcher, plan in plans
         if plan is not None
-        for s in plan.steps
-        if isinstance(s, TileProgram)
+        for step in plan.steps
+        if isinstance(step, TileProgram)
+        for s in (step, step.again)
+        if s is not None
     ]
     return tuple(
         Kernel(name, launcher, plan, s, entry["facts"])

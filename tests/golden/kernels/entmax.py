@@ -90,6 +90,12 @@ def square(x):
 
 
 @triton.jit
+def truth(x):
+    """A condition on numbers, to be joined with a block's: Triton's interpreter takes that of floats for a float."""
+    return tl.where(x, 1, 0) != 0
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -410,6 +416,215 @@ def entmax_t(
     # --- epilogue ---
     t_11 = tl.where(t_solvable, t_x, t_lo_1)
     tl.store(t_base + offs_i, t_11, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def entmax_t_exact(
+    t_ptr,
+    Q_ptr,
+    K_ptr,
+    Q_tiles,
+    K_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i; sweeps j.
+
+    t_ptr  t[b, h, i], residual
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    t_base = t_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    t_base += tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+
+    # --- prologue ---
+    t_held = tl.load(t_base + offs_i, mask=in_i, other=0.0)
+    t_x = tl.where(tl.abs(t_held.to(ACC)) <= 3e38, t_held.to(ACC), 0.0)
+    t_lo = tl.full([BLOCK_I], -3e38, ACC)
+    t_hi = tl.full([BLOCK_I], 3e38, ACC)
+    t_step = tl.full([BLOCK_I], 0.0, ACC)
+    t_step2 = tl.full([BLOCK_I], 0.0, ACC)
+    t_sign = tl.full([BLOCK_I], 0.0, ACC)
+    t_left = tl.full([BLOCK_I], 0.0, ACC)
+    # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
+    mask_p = i + start
+    t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+    t_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
+    M = tl.full([BLOCK_I], float("-inf"), ACC)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+
+    # --- sweep over j ---
+    round = 0
+    going = round == 0
+    while going & (round < 13):
+        M = tl.full([BLOCK_I], float("-inf"), ACC)
+        t_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
+        t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+        t_left = tl.full([BLOCK_I], 0.0, ACC)
+        # Tiles without a mask.
+        for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
+            K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            t_left_s = square(tl.maximum(S_1 - t_x[:, None], 0.0))
+            t_left_tile = tl.sum(t_left_s, 1)
+            t_left = t_left + t_left_tile
+            t_slope_1_s = tl.maximum(S_1 - t_x[:, None], 0.0)
+            t_slope_1_tile = tl.sum(t_slope_1_s, 1)
+            t_slope_1 = t_slope_1 + t_slope_1_tile
+            t_curve_2_s = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            t_curve_2_tile = tl.sum(t_curve_2_s, 1)
+            t_curve_2 = t_curve_2 + t_curve_2_tile.to(ACC)
+            M_tile = tl.max(S_1, 1)
+            M_new = tl.maximum(M, M_tile)
+            M = M_new
+        # Tiles that the mask or the end cuts.
+        for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
+            K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            in_j = j < len_j
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            t_left_s = square(tl.maximum(S_1 - t_x[:, None], 0.0))
+            mask_p_1 = j < len_j
+            mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+            t_left_s_m = tl.where(mask, t_left_s, 0.0)
+            t_left_tile = tl.sum(t_left_s_m, 1)
+            t_left = t_left + t_left_tile
+            t_slope_1_s = tl.maximum(S_1 - t_x[:, None], 0.0)
+            t_slope_1_s_m = tl.where(mask, t_slope_1_s, 0.0)
+            t_slope_1_tile = tl.sum(t_slope_1_s_m, 1)
+            t_slope_1 = t_slope_1 + t_slope_1_tile
+            t_curve_2_s = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            t_curve_2_s_m = tl.where(mask, t_curve_2_s.to(ACC), 0.0).to(tl.int32)
+            t_curve_2_tile = tl.sum(t_curve_2_s_m, 1)
+            t_curve_2 = t_curve_2 + t_curve_2_tile.to(ACC)
+            S_1_m = tl.where(mask, S_1, float("-inf"))
+            M_tile = tl.max(S_1_m, 1)
+            M_new = tl.maximum(M, M_tile)
+            M = M_new
+        # The round's end.
+        # entmax.attn:6  t[i]   = solve[x : M[i] - 1 <= x <= M[i]](sum[j](relu(S[i,j] - x...
+        t_slope = -(t_slope_1 * 2.0)
+        t_curve = t_curve_2 * 2.0
+        t_lo_1 = M - 1.0
+        t_solvable = (tl.abs(t_lo_1) <= 3e38) & (tl.abs(M) <= 3e38)
+        t_low = tl.where(t_solvable, tl.maximum(t_lo, t_lo_1), 0.0)
+        t_high = tl.where(t_solvable, tl.minimum(t_hi, M), 0.0)
+        t_2 = t_x <= t_high + 0.0625 * (t_high - t_low)
+        t_3 = (t_x >= t_low - 0.0625 * (t_high - t_low)) & t_2 & (t_slope != 0.0)
+        t_4 = truth(tl.abs(tl.cast(1, tl.int32)).to(ACC) <= 3e38)
+        t_fit = (t_step != 0.0) | t_3 & (tl.abs(t_left) <= 3e38) & t_4
+        t_lo = t_low
+        t_hi = t_high
+        t_gap = t_left - 1.0
+        t_5 = tl.where(t_slope != 0.0, t_slope, -t_gap) <= 0.0
+        t_6 = tl.where(t_5, tl.cast(1.0, ACC), -1.0)
+        t_sign = tl.where((t_sign == 0.0) & t_fit, t_6, t_sign)
+        t_before = t_gap * t_sign > 0.0
+        t_after = t_fit & (t_before == 0)
+        t_lo = tl.where(t_before, tl.maximum(t_x, t_lo), t_lo)
+        t_hi = tl.where(t_after, tl.minimum(t_x, t_hi), t_hi)
+        t_middle = t_lo + (t_hi - t_lo) / 2.0
+        t_sloped = t_slope != 0.0
+        t_slope_1_1 = tl.where(t_sloped, t_slope, 1.0)
+        t_now = t_left / t_slope_1_1
+        t_q = tl.maximum(tl.minimum(1.0 - t_now * (t_curve / t_slope_1_1), 4.0), -1.0)
+        t_positive = (t_left > 0.0) & (1.0 > 0.0)
+        t_7 = tl.where(t_positive, tl.cast(1.0, ACC), 1.0)
+        t_log = tl.log(t_7 / tl.where(t_positive, t_left, 1.0))
+        t_u = tl.minimum(t_q * t_log, 80.0)
+        t_8 = (tl.exp(t_u) - 1.0) / tl.where(tl.abs(t_u) < 0.001, 1.0, t_q)
+        t_9 = t_now * tl.where(tl.abs(t_u) < 0.001, t_log * (1.0 + t_u / 2.0), t_8)
+        t_there = t_x + tl.where(t_positive, t_9, -(t_gap / t_slope_1_1))
+        t_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
+        t_10 = t_sloped & (t_there >= t_lo - t_slack) & (t_there <= t_hi + t_slack)
+        t_good = t_10 & ((t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0))
+        t_11 = tl.where(t_gap == 0.0, t_x, tl.where(t_good, t_there, t_middle))
+        t_next = tl.where(t_fit, t_11, t_lo + 0.25 * (t_hi - t_lo))
+        t_moved = tl.abs(t_next - t_x)
+        t_open = t_step >= 0.0
+        t_12 = t_hi - t_lo > 2.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
+        t_13 = epsilon(ACC) * tl.where(t_fit, tl.where(t_good, t_now, 0.0), 0.0)
+        t_14 = t_13 * tl.where(t_fit, tl.where(t_good, t_now, 0.0), 0.0)
+        t_15 = tl.abs(t_14 * tl.where(t_fit, tl.where(t_good, t_now, 0.0), 0.0))
+        t_16 = t_solvable & t_open & t_12 & ((t_fit & (t_gap == 0.0)) == 0)
+        t_more = t_16 & (2.0 * t_moved * (2.0 * t_moved) * (2.0 * t_moved) > t_15)
+        t_step2 = t_step
+        t_step = tl.where(t_more, tl.where(t_fit, t_moved, 3e38), -1.0)
+        t_x = tl.where(t_open, t_next, t_x)
+        more = tl.max(t_more.to(tl.int32), 0) > 0
+        going = more
+        t_x = tl.where(t_solvable, t_x, t_lo_1)
+        round += 1
+
+    # --- epilogue ---
+    tl.store(t_base + offs_i, t_x, mask=in_i)
 
 
 @triton.jit(
@@ -1201,6 +1416,60 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "entmax_t_exact": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"),),
+            "carried": (
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+            ),
+            "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
+            "data": ("Q", "K"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("t_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "entmax_O": {
         "facts": {
             "tiles": ("i",),
@@ -1681,6 +1950,11 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+def halved(tensor):
+    """A tensor of 32 bits rounded to 16, and others as they are: for what is only where a search starts."""
+    return tensor.half() if tensor.dtype is torch.float32 else tensor
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -1697,20 +1971,24 @@ def forward(inputs, extents, params, config=None):
     M = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     t = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    halves = acc is torch.float32 and torch.float32 in (Q.dtype, K.dtype)
+    Q_16 = halved(Q) if halves else Q
+    K_16 = halved(K) if halves else K
+    rounded = {**inputs, "Q": Q_16, "K": K_16}
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("entmax_M", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("entmax_M", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     entmax_M[grid](
-        Q,
-        K,
+        Q_16,
+        K_16,
         M,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1723,19 +2001,19 @@ def forward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("entmax_t", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("entmax_t", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     entmax_t[grid](
         M,
-        Q,
-        K,
+        Q_16,
+        K_16,
         t,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1746,6 +2024,31 @@ def forward(inputs, extents, params, config=None):
         ACC=ACC,
         **cfg,
     )
+
+    # One program for each b, h and tile of i; sweeps j.
+    if halves:
+        cfg = configure("entmax_t_exact", extents, inputs, config)
+        itemsize = least_bytes(inputs)
+        tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+        grid = (len_b * len_h * tiles_i,)
+        entmax_t_exact[grid](
+            t,
+            Q,
+            K,
+            tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+            tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+            *launch_strides(Q),
+            *launch_strides(K),
+            len_b,
+            len_h,
+            len_i,
+            len_j,
+            params["start"],
+            E=len_e,
+            E_PAD=padded(len_e, itemsize),
+            ACC=ACC,
+            **cfg,
+        )
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("entmax_O", extents, inputs, config)

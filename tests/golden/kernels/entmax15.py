@@ -90,6 +90,12 @@ def square(x):
 
 
 @triton.jit
+def truth(x):
+    """A condition on numbers, to be joined with a block's: Triton's interpreter takes that of floats for a float."""
+    return tl.where(x, 1, 0) != 0
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -425,6 +431,226 @@ def entmax15_attention_T_H_S(
     # --- epilogue ---
     T_H_S = tl.where(T_H_S_solvable, T_H_S_x, T_H_S_lo_1)
     tl.store(T_H_S_base + offs_i, T_H_S, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def entmax15_attention_T_H_S_exact(
+    T_H_S_ptr,
+    Q_ptr,
+    K_ptr,
+    Q_tiles,
+    K_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i; sweeps j.
+
+    T_H_S_ptr  T_H_S[b, h, i], residual
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    T_H_S_base = T_H_S_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    T_H_S_base += tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+
+    # --- prologue ---
+    T_H_S_held = tl.load(T_H_S_base + offs_i, mask=in_i, other=0.0)
+    T_H_S_x = tl.where(tl.abs(T_H_S_held.to(ACC)) <= 3e38, T_H_S_held.to(ACC), 0.0)
+    T_H_S_lo = tl.full([BLOCK_I], -3e38, ACC)
+    T_H_S_hi = tl.full([BLOCK_I], 3e38, ACC)
+    T_H_S_step = tl.full([BLOCK_I], 0.0, ACC)
+    T_H_S_step2 = tl.full([BLOCK_I], 0.0, ACC)
+    T_H_S_sign = tl.full([BLOCK_I], 0.0, ACC)
+    T_H_S_left = tl.full([BLOCK_I], 0.0, ACC)
+    # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
+    T_H_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+    T_H_S_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
+    M_H_S = tl.full([BLOCK_I], float("-inf"), ACC)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+
+    # --- sweep over j ---
+    round = 0
+    going = round == 0
+    while going & (round < 17):
+        M_H_S = tl.full([BLOCK_I], float("-inf"), ACC)
+        T_H_S_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
+        T_H_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+        T_H_S_left = tl.full([BLOCK_I], 0.0, ACC)
+        # Tiles without a mask.
+        for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+            K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
+            H_S = S_1 / 2.0
+            T_H_S_left_s = square(tl.maximum(H_S - T_H_S_x[:, None], 0.0))
+            T_H_S_left_tile = tl.sum(T_H_S_left_s, 1)
+            T_H_S_left = T_H_S_left + T_H_S_left_tile
+            T_H_S_slope_1_s = tl.maximum(H_S - T_H_S_x[:, None], 0.0)
+            T_H_S_slope_1_tile = tl.sum(T_H_S_slope_1_s, 1)
+            T_H_S_slope_1 = T_H_S_slope_1 + T_H_S_slope_1_tile
+            T_H_S_curve_2_s = tl.where(H_S - T_H_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_H_S_curve_2_tile = tl.sum(T_H_S_curve_2_s, 1)
+            T_H_S_curve_2 = T_H_S_curve_2 + T_H_S_curve_2_tile.to(ACC)
+            M_H_S_tile = tl.max(H_S, 1)
+            M_H_S_new = tl.maximum(M_H_S, M_H_S_tile)
+            M_H_S = M_H_S_new
+        # Tiles that the mask or the end cuts.
+        for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+            K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            in_j = j < len_j
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
+            H_S = S_1 / 2.0
+            T_H_S_left_s = square(tl.maximum(H_S - T_H_S_x[:, None], 0.0))
+            mask_p_1 = j < len_j
+            mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+            T_H_S_left_s_m = tl.where(mask, T_H_S_left_s, 0.0)
+            T_H_S_left_tile = tl.sum(T_H_S_left_s_m, 1)
+            T_H_S_left = T_H_S_left + T_H_S_left_tile
+            T_H_S_slope_1_s = tl.maximum(H_S - T_H_S_x[:, None], 0.0)
+            T_H_S_slope_1_s_m = tl.where(mask, T_H_S_slope_1_s, 0.0)
+            T_H_S_slope_1_tile = tl.sum(T_H_S_slope_1_s_m, 1)
+            T_H_S_slope_1 = T_H_S_slope_1 + T_H_S_slope_1_tile
+            T_H_S_curve_2_s = tl.where(H_S - T_H_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_H_S_curve_2_s_m = tl.where(mask, T_H_S_curve_2_s.to(ACC), 0.0).to(tl.int32)
+            T_H_S_curve_2_tile = tl.sum(T_H_S_curve_2_s_m, 1)
+            T_H_S_curve_2 = T_H_S_curve_2 + T_H_S_curve_2_tile.to(ACC)
+            H_S_m = tl.where(mask, H_S, float("-inf"))
+            M_H_S_tile = tl.max(H_S_m, 1)
+            M_H_S_new = tl.maximum(M_H_S, M_H_S_tile)
+            M_H_S = M_H_S_new
+        # The round's end.
+        # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
+        T_H_S_slope = -(T_H_S_slope_1 * 2.0)
+        T_H_S_curve = T_H_S_curve_2 * 2.0
+        T_H_S_lo_1 = M_H_S - 1.0
+        T_H_S_solvable = (tl.abs(T_H_S_lo_1) <= 3e38) & (tl.abs(M_H_S) <= 3e38)
+        T_H_S_low = tl.where(T_H_S_solvable, tl.maximum(T_H_S_lo, T_H_S_lo_1), 0.0)
+        T_H_S_high = tl.where(T_H_S_solvable, tl.minimum(T_H_S_hi, M_H_S), 0.0)
+        t_2 = T_H_S_x <= T_H_S_high + 0.0625 * (T_H_S_high - T_H_S_low)
+        t_3 = (T_H_S_x >= T_H_S_low - 0.0625 * (T_H_S_high - T_H_S_low)) & t_2
+        t_4 = t_3 & (T_H_S_slope != 0.0) & (tl.abs(T_H_S_left) <= 3e38)
+        t_5 = t_4 & truth(tl.abs(tl.cast(1, tl.int32)).to(ACC) <= 3e38)
+        T_H_S_fit = (T_H_S_step != 0.0) | t_5
+        T_H_S_lo = T_H_S_low
+        T_H_S_hi = T_H_S_high
+        T_H_S_gap = T_H_S_left - 1.0
+        t_6 = tl.where(T_H_S_slope != 0.0, T_H_S_slope, -T_H_S_gap) <= 0.0
+        t_7 = tl.where(t_6, tl.cast(1.0, ACC), -1.0)
+        T_H_S_sign = tl.where((T_H_S_sign == 0.0) & T_H_S_fit, t_7, T_H_S_sign)
+        T_H_S_before = T_H_S_gap * T_H_S_sign > 0.0
+        T_H_S_after = T_H_S_fit & (T_H_S_before == 0)
+        T_H_S_lo = tl.where(T_H_S_before, tl.maximum(T_H_S_x, T_H_S_lo), T_H_S_lo)
+        T_H_S_hi = tl.where(T_H_S_after, tl.minimum(T_H_S_x, T_H_S_hi), T_H_S_hi)
+        T_H_S_middle = T_H_S_lo + (T_H_S_hi - T_H_S_lo) / 2.0
+        T_H_S_sloped = T_H_S_slope != 0.0
+        T_H_S_slope_1_1 = tl.where(T_H_S_sloped, T_H_S_slope, 1.0)
+        T_H_S_now = T_H_S_left / T_H_S_slope_1_1
+        t_8 = tl.minimum(1.0 - T_H_S_now * (T_H_S_curve / T_H_S_slope_1_1), 4.0)
+        T_H_S_q = tl.maximum(t_8, -1.0)
+        T_H_S_positive = (T_H_S_left > 0.0) & (1.0 > 0.0)
+        t_9 = tl.where(T_H_S_positive, tl.cast(1.0, ACC), 1.0)
+        T_H_S_log = tl.log(t_9 / tl.where(T_H_S_positive, T_H_S_left, 1.0))
+        T_H_S_u = tl.minimum(T_H_S_q * T_H_S_log, 80.0)
+        t_10 = (tl.exp(T_H_S_u) - 1.0) / tl.where(tl.abs(T_H_S_u) < 0.001, 1.0, T_H_S_q)
+        t_11 = tl.where(tl.abs(T_H_S_u) < 0.001, T_H_S_log * (1.0 + T_H_S_u / 2.0), t_10)
+        t_12 = tl.where(T_H_S_positive, T_H_S_now * t_11, -(T_H_S_gap / T_H_S_slope_1_1))
+        T_H_S_there = T_H_S_x + t_12
+        T_H_S_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(T_H_S_lo), tl.abs(T_H_S_hi))
+        t_13 = T_H_S_sloped & (T_H_S_there >= T_H_S_lo - T_H_S_slack)
+        t_14 = (T_H_S_step2 <= 0.0) | (tl.abs(T_H_S_there - T_H_S_x) <= T_H_S_step2 / 2.0)
+        T_H_S_good = t_13 & (T_H_S_there <= T_H_S_hi + T_H_S_slack) & t_14
+        t_15 = tl.where(T_H_S_good, T_H_S_there, T_H_S_middle)
+        t_16 = tl.where(T_H_S_gap == 0.0, T_H_S_x, t_15)
+        T_H_S_next = tl.where(T_H_S_fit, t_16, T_H_S_lo + 0.25 * (T_H_S_hi - T_H_S_lo))
+        T_H_S_moved = tl.abs(T_H_S_next - T_H_S_x)
+        T_H_S_open = T_H_S_step >= 0.0
+        t_17 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_H_S_lo), tl.abs(T_H_S_hi))
+        t_18 = T_H_S_solvable & T_H_S_open & (T_H_S_hi - T_H_S_lo > t_17)
+        t_19 = tl.where(T_H_S_fit, tl.where(T_H_S_good, T_H_S_now, 0.0), 0.0)
+        t_20 = tl.where(T_H_S_fit, tl.where(T_H_S_good, T_H_S_now, 0.0), 0.0)
+        t_21 = tl.where(T_H_S_fit, tl.where(T_H_S_good, T_H_S_now, 0.0), 0.0)
+        t_22 = 2.0 * T_H_S_moved * (2.0 * T_H_S_moved) * (2.0 * T_H_S_moved)
+        t_23 = t_22 > tl.abs(epsilon(ACC) * t_19 * t_20 * t_21)
+        T_H_S_more = t_18 & ((T_H_S_fit & (T_H_S_gap == 0.0)) == 0) & t_23
+        T_H_S_step2 = T_H_S_step
+        T_H_S_step = tl.where(T_H_S_more, tl.where(T_H_S_fit, T_H_S_moved, 3e38), -1.0)
+        T_H_S_x = tl.where(T_H_S_open, T_H_S_next, T_H_S_x)
+        more = tl.max(T_H_S_more.to(tl.int32), 0) > 0
+        going = more
+        T_H_S_x = tl.where(T_H_S_solvable, T_H_S_x, T_H_S_lo_1)
+        round += 1
+
+    # --- epilogue ---
+    tl.store(T_H_S_base + offs_i, T_H_S_x, mask=in_i)
 
 
 @triton.jit(
@@ -1227,6 +1453,60 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "entmax15_attention_T_H_S_exact": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"),),
+            "carried": (
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+                ("i",),
+            ),
+            "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
+            "data": ("Q", "K"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("T_H_S_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "entmax15_attention_O": {
         "facts": {
             "tiles": ("i",),
@@ -1707,6 +1987,11 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+def halved(tensor):
+    """A tensor of 32 bits rounded to 16, and others as they are: for what is only where a search starts."""
+    return tensor.half() if tensor.dtype is torch.float32 else tensor
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -1723,20 +2008,24 @@ def forward(inputs, extents, params, config=None):
     M_H_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     T_H_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    halves = acc is torch.float32 and torch.float32 in (Q.dtype, K.dtype)
+    Q_16 = halved(Q) if halves else Q
+    K_16 = halved(K) if halves else K
+    rounded = {**inputs, "Q": Q_16, "K": K_16}
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("entmax15_attention_M_H_S", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("entmax15_attention_M_H_S", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     entmax15_attention_M_H_S[grid](
-        Q,
-        K,
+        Q_16,
+        K_16,
         M_H_S,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1749,19 +2038,19 @@ def forward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("entmax15_attention_T_H_S", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("entmax15_attention_T_H_S", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     entmax15_attention_T_H_S[grid](
         M_H_S,
-        Q,
-        K,
+        Q_16,
+        K_16,
         T_H_S,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1772,6 +2061,31 @@ def forward(inputs, extents, params, config=None):
         ACC=ACC,
         **cfg,
     )
+
+    # One program for each b, h and tile of i; sweeps j.
+    if halves:
+        cfg = configure("entmax15_attention_T_H_S_exact", extents, inputs, config)
+        itemsize = least_bytes(inputs)
+        tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+        grid = (len_b * len_h * tiles_i,)
+        entmax15_attention_T_H_S_exact[grid](
+            T_H_S,
+            Q,
+            K,
+            tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+            tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+            *launch_strides(Q),
+            *launch_strides(K),
+            len_b,
+            len_h,
+            len_i,
+            len_j,
+            params["start"],
+            E=len_e,
+            E_PAD=padded(len_e, itemsize),
+            ACC=ACC,
+            **cfg,
+        )
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("entmax15_attention_O", extents, inputs, config)

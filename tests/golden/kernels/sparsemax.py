@@ -84,6 +84,12 @@ def safe_div(a, b):
 
 
 @triton.jit
+def truth(x):
+    """A condition on numbers, to be joined with a block's: Triton's interpreter takes that of floats for a float."""
+    return tl.where(x, 1, 0) != 0
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -388,6 +394,200 @@ def sparsemax_attention_T_S(
     # --- epilogue ---
     T_S = tl.where(T_S_solvable, T_S_x, T_S_lo_1)
     tl.store(T_S_base + offs_i, T_S, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def sparsemax_attention_T_S_exact(
+    T_S_ptr,
+    Q_ptr,
+    K_ptr,
+    Q_tiles,
+    K_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i; sweeps j.
+
+    T_S_ptr  T_S[b, h, i], residual
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    T_S_base = T_S_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    T_S_base += tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+
+    # --- prologue ---
+    T_S_held = tl.load(T_S_base + offs_i, mask=in_i, other=0.0)
+    T_S_x = tl.where(tl.abs(T_S_held.to(ACC)) <= 3e38, T_S_held.to(ACC), 0.0)
+    T_S_lo = tl.full([BLOCK_I], -3e38, ACC)
+    T_S_hi = tl.full([BLOCK_I], 3e38, ACC)
+    T_S_step = tl.full([BLOCK_I], 0.0, ACC)
+    T_S_step2 = tl.full([BLOCK_I], 0.0, ACC)
+    T_S_sign = tl.full([BLOCK_I], 0.0, ACC)
+    T_S_left = tl.full([BLOCK_I], 0.0, ACC)
+    # sparsemax.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
+    T_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+    M_S = tl.full([BLOCK_I], float("-inf"), ACC)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+
+    # --- sweep over j ---
+    round = 0
+    going = round == 0
+    while going & (round < 17):
+        M_S = tl.full([BLOCK_I], float("-inf"), ACC)
+        T_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+        T_S_left = tl.full([BLOCK_I], 0.0, ACC)
+        # Tiles without a mask.
+        for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # sparsemax.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+            K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            T_S_left_s = tl.maximum(S_1 - T_S_x[:, None], 0.0)
+            T_S_left_tile = tl.sum(T_S_left_s, 1)
+            T_S_left = T_S_left + T_S_left_tile
+            T_S_slope_1_s = tl.where(S_1 - T_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_S_slope_1_tile = tl.sum(T_S_slope_1_s, 1)
+            T_S_slope_1 = T_S_slope_1 + T_S_slope_1_tile.to(ACC)
+            M_S_tile = tl.max(S_1, 1)
+            M_S_new = tl.maximum(M_S, M_S_tile)
+            M_S = M_S_new
+        # Tiles that the mask or the end cuts.
+        for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # sparsemax.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+            K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            in_j = j < len_j
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+            S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+            S_1 = S * S_p
+            T_S_left_s = tl.maximum(S_1 - T_S_x[:, None], 0.0)
+            mask_p_1 = j < len_j
+            mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+            T_S_left_s_m = tl.where(mask, T_S_left_s, 0.0)
+            T_S_left_tile = tl.sum(T_S_left_s_m, 1)
+            T_S_left = T_S_left + T_S_left_tile
+            T_S_slope_1_s = tl.where(S_1 - T_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_S_slope_1_s_m = tl.where(mask, T_S_slope_1_s.to(ACC), 0.0).to(tl.int32)
+            T_S_slope_1_tile = tl.sum(T_S_slope_1_s_m, 1)
+            T_S_slope_1 = T_S_slope_1 + T_S_slope_1_tile.to(ACC)
+            S_1_m = tl.where(mask, S_1, float("-inf"))
+            M_S_tile = tl.max(S_1_m, 1)
+            M_S_new = tl.maximum(M_S, M_S_tile)
+            M_S = M_S_new
+        # The round's end.
+        # sparsemax.attn:5  O[i,f] = sparsemax[j](S[i,j]) * V[j,f]
+        T_S_slope = -T_S_slope_1
+        T_S_lo_1 = M_S - 1.0
+        T_S_solvable = (tl.abs(T_S_lo_1) <= 3e38) & (tl.abs(M_S) <= 3e38)
+        T_S_low = tl.where(T_S_solvable, tl.maximum(T_S_lo, T_S_lo_1), 0.0)
+        T_S_high = tl.where(T_S_solvable, tl.minimum(T_S_hi, M_S), 0.0)
+        t_2 = T_S_x <= T_S_high + 0.0625 * (T_S_high - T_S_low)
+        t_3 = (T_S_x >= T_S_low - 0.0625 * (T_S_high - T_S_low)) & t_2
+        t_4 = t_3 & (T_S_slope != 0.0) & (tl.abs(T_S_left) <= 3e38)
+        t_5 = t_4 & truth(tl.abs(tl.cast(1, tl.int32)).to(ACC) <= 3e38)
+        T_S_fit = (T_S_step != 0.0) | t_5
+        T_S_lo = T_S_low
+        T_S_hi = T_S_high
+        T_S_gap = T_S_left - 1.0
+        t_6 = tl.where(T_S_slope != 0.0, T_S_slope, -T_S_gap) <= 0.0
+        t_7 = tl.where(t_6, tl.cast(1.0, ACC), -1.0)
+        T_S_sign = tl.where((T_S_sign == 0.0) & T_S_fit, t_7, T_S_sign)
+        T_S_before = T_S_gap * T_S_sign > 0.0
+        T_S_after = T_S_fit & (T_S_before == 0)
+        T_S_lo = tl.where(T_S_before, tl.maximum(T_S_x, T_S_lo), T_S_lo)
+        T_S_hi = tl.where(T_S_after, tl.minimum(T_S_x, T_S_hi), T_S_hi)
+        T_S_middle = T_S_lo + (T_S_hi - T_S_lo) / 2.0
+        T_S_sloped = T_S_slope != 0.0
+        T_S_slope_1_1 = tl.where(T_S_sloped, T_S_slope, 1.0)
+        T_S_now = T_S_left / T_S_slope_1_1
+        T_S_there = T_S_x + -(T_S_gap / T_S_slope_1_1)
+        T_S_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
+        t_8 = T_S_sloped & (T_S_there >= T_S_lo - T_S_slack)
+        t_9 = (T_S_step2 <= 0.0) | (tl.abs(T_S_there - T_S_x) <= T_S_step2 / 2.0)
+        T_S_good = t_8 & (T_S_there <= T_S_hi + T_S_slack) & t_9
+        t_10 = tl.where(T_S_gap == 0.0, T_S_x, tl.where(T_S_good, T_S_there, T_S_middle))
+        T_S_next = tl.where(T_S_fit, t_10, T_S_lo + 0.25 * (T_S_hi - T_S_lo))
+        T_S_moved = tl.abs(T_S_next - T_S_x)
+        T_S_open = T_S_step >= 0.0
+        t_11 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
+        t_12 = T_S_solvable & T_S_open & (T_S_hi - T_S_lo > t_11)
+        t_13 = epsilon(ACC) * tl.where(T_S_fit, tl.where(T_S_good, T_S_now, 0.0), 0.0)
+        t_14 = tl.abs(t_13 * tl.where(T_S_fit, tl.where(T_S_good, T_S_now, 0.0), 0.0))
+        t_15 = t_12 & ((T_S_fit & (T_S_gap == 0.0)) == 0)
+        T_S_more = t_15 & (2.0 * T_S_moved * (2.0 * T_S_moved) > t_14)
+        T_S_step2 = T_S_step
+        T_S_step = tl.where(T_S_more, tl.where(T_S_fit, T_S_moved, 3e38), -1.0)
+        T_S_x = tl.where(T_S_open, T_S_next, T_S_x)
+        more = tl.max(T_S_more.to(tl.int32), 0) > 0
+        going = more
+        T_S_x = tl.where(T_S_solvable, T_S_x, T_S_lo_1)
+        round += 1
+
+    # --- epilogue ---
+    tl.store(T_S_base + offs_i, T_S_x, mask=in_i)
 
 
 @triton.jit(
@@ -1180,6 +1380,49 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "sparsemax_attention_T_S_exact": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"),),
+            "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
+            "data": ("Q", "K"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("T_S_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "sparsemax_attention_O": {
         "facts": {
             "tiles": ("i",),
@@ -1660,6 +1903,11 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+def halved(tensor):
+    """A tensor of 32 bits rounded to 16, and others as they are: for what is only where a search starts."""
+    return tensor.half() if tensor.dtype is torch.float32 else tensor
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -1676,20 +1924,24 @@ def forward(inputs, extents, params, config=None):
     M_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     T_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    halves = acc is torch.float32 and torch.float32 in (Q.dtype, K.dtype)
+    Q_16 = halved(Q) if halves else Q
+    K_16 = halved(K) if halves else K
+    rounded = {**inputs, "Q": Q_16, "K": K_16}
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("sparsemax_attention_M_S", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("sparsemax_attention_M_S", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     sparsemax_attention_M_S[grid](
-        Q,
-        K,
+        Q_16,
+        K_16,
         M_S,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1702,19 +1954,19 @@ def forward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("sparsemax_attention_T_S", extents, inputs, config)
-    itemsize = least_bytes(inputs)
+    cfg = configure("sparsemax_attention_T_S", extents, rounded, config)
+    itemsize = least_bytes(rounded)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     sparsemax_attention_T_S[grid](
         M_S,
-        Q,
-        K,
+        Q_16,
+        K_16,
         T_S,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
+        tiles_of(Q_16, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_16, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q_16),
+        *launch_strides(K_16),
         len_b,
         len_h,
         len_i,
@@ -1725,6 +1977,31 @@ def forward(inputs, extents, params, config=None):
         ACC=ACC,
         **cfg,
     )
+
+    # One program for each b, h and tile of i; sweeps j.
+    if halves:
+        cfg = configure("sparsemax_attention_T_S_exact", extents, inputs, config)
+        itemsize = least_bytes(inputs)
+        tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+        grid = (len_b * len_h * tiles_i,)
+        sparsemax_attention_T_S_exact[grid](
+            T_S,
+            Q,
+            K,
+            tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+            tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+            *launch_strides(Q),
+            *launch_strides(K),
+            len_b,
+            len_h,
+            len_i,
+            len_j,
+            params["start"],
+            E=len_e,
+            E_PAD=padded(len_e, itemsize),
+            ACC=ACC,
+            **cfg,
+        )
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("sparsemax_attention_O", extents, inputs, config)

@@ -58,3 +58,28 @@ def test_entmax_agrees_with_bisection(tmp_path: Path, dtype: str, tolerance: flo
         gradients=[passes.gradients[x] for x in ("Q", "K", "V")],
     )
     run(tmp_path, text, script)
+
+
+LOUD = """
+torch.manual_seed(0)
+q, k, v = (torch.randn(1, 20, 16) for _ in range(3))
+rounded = []
+halved = module.halved
+module.halved = lambda x: rounded.append(x.dtype) or halved(x)
+extents = dict(b=1, i=20, j=20, e=16, f=16)
+inputs = dict(Q=q * 1e5, K=k, V=v)
+made = module.forward(inputs, extents, {"start": 0}, {"BLOCK_I": 16, "BLOCK_J": 16})
+assert rounded == [torch.float32, torch.float32], rounded
+s = (q @ k.mT).masked_fill(torch.ones(20, 20).triu(1).bool(), -math.inf)
+best = s.argmax(-1)[0]
+torch.testing.assert_close(made["O"][0], v[0, best])
+rounded.clear()
+module.forward({n: x.double() for n, x in inputs.items()}, extents, {"start": 0})
+assert not rounded
+"""
+
+
+def test_a_guess_that_overflows_changes_nothing(tmp_path: Path) -> None:
+    """Scores of 1e5 are no numbers of 16 bits, and their rows have one key each; float64 is not rounded at all."""
+    passes = plan_passes(load(TEXT), ())
+    run(tmp_path, render_module("t", passes.forward, None, "header"), LOUD)

@@ -39,13 +39,16 @@ def run(
     *,
     extra: Mapping[str, int] | None = None,
     tiles: Mapping[str, int] | None = None,
+    given: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """The outputs of a plan's kernels in their eager form."""
+    """The outputs of a plan's kernels in their eager form; `given` has what they take, if it is more."""
     module = ModuleType("generated")
     exec(render_module(cascade.name, plan, None, "header"), module.__dict__)
     bound = bind(cascade, {n: tuple(x.shape) for n, x in inputs.items()}, dict(params or {}))
     extents = {**bound.extents, **(extra or {})}
-    out: dict[str, Tensor] = module.forward(dict(inputs), extents, bound.params, dict(tiles or {}))
+    out: dict[str, Tensor] = module.forward(
+        dict(given or inputs), extents, bound.params, dict(tiles or {})
+    )
     return out
 
 
