@@ -42,12 +42,22 @@ Jobs = Mapping[tuple[str, int], Future[Compiled]]
 
 
 class Run:
-    """Programs of one pass, compiled ahead of being timed; of each kernel `how` many configurations."""
+    """Programs of one pass, compiled ahead of being timed; of each kernel `how` many configurations.
+
+    With `differ`, only kernels for which the model chooses otherwise than the module.
+    """
 
     def __init__(
-        self, which: str, machine: Machine, how: tuple[int, int], workers: int, end: float
+        self,
+        which: str,
+        machine: Machine,
+        how: tuple[int, int],
+        workers: int,
+        end: float,
+        differ: bool = False,
     ) -> None:
         self.which, self.machine, self.how, self.end = which, machine, how, end
+        self.differ = differ
         timeouts = Timeouts(start=60.0, compile=60.0, run=20.0)
         self.staff = Staff(workers, timeouts, runner="benchmarks.beside")
         self.pool = ThreadPoolExecutor(workers)
@@ -61,14 +71,19 @@ class Run:
         """Whether a launcher is of this pass."""
         return launcher.startswith("backward") == (self.which == "backward")
 
+    def wanted(self, made: Posed) -> list[Listed]:
+        """The kernels of a program that are measured."""
+        mine = [k for k in made.kernels if self.mine(k.launcher)]
+        return [k for k in mine if not self.differ or k.own != k.first]
+
     def compiled(self, made: Posed) -> Jobs:
         """What is compiled of a program: candidates of this pass, and of the others what is launched before it."""
-        device = self.opened(made.problems)
+        device, mine = self.opened(made.problems), self.wanted(made)
         wanted = [
             (c, k.kernel, config)
             for k in made.kernels
-            for c, config in enumerate(k.configs(*self.how))
-            if self.mine(k.launcher) or (c == 0 and self.which == "backward")
+            for c, config in enumerate(k.configs(*self.how) if k in mine else [k.own])
+            if k in mine or (not k.special and (self.mine(k.launcher) or self.which == "backward"))
         ]
         wanted.sort(key=lambda w: w[0])
         return {(k, c): self.pool.submit(device.compile, k, config) for c, k, config in wanted}
@@ -77,7 +92,7 @@ class Run:
         """A program's kernels, each with what it was tried with; none if time is over before."""
         rows = []
         with self.opened([p for p in made.problems if self.mine(p.launcher)]) as device:
-            for k in (k for k in made.kernels if self.mine(k.launcher)):
+            for k in self.wanted(made):
                 if time.monotonic() > self.end:
                     return []
                 tried = k.configs(*self.how)
@@ -157,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("programs", nargs="*", help="examples; all of them without")
     parser.add_argument("--pass", dest="which", choices=("forward", "backward"))
+    parser.add_argument("--differ", action="store_true", help="where the model is not the module")
     parser.add_argument("--pose", type=Path, help="write what there is to measure here, and end")
     parser.add_argument("--posed", type=Path, help="measure what was written there")
     parser.add_argument("--card", default="H200", choices=list(MACHINES), help="for `--pose`")
@@ -184,14 +200,14 @@ def main() -> None:
         for which in ("forward", "backward") if args.which is None else (args.which,):
             missing = table.missing(names, "program", **{"pass": which})
             there = [posed_at(folder, n) for n in missing if (folder / f"{n}.posed").exists()]
-            measured(there, Run(which, machine, how, args.workers, end), table)
+            measured(there, Run(which, machine, how, args.workers, end, args.differ), table)
     summary(table.rows)
 
 
 def measured(programs: Sequence[Posed], run: Run, table: Table) -> None:
     """One after the other as they are compiled, while others are."""
     try:
-        left = {p.program: (p, run.compiled(p)) for p in programs}
+        left = {p.program: (p, run.compiled(p)) for p in programs if run.wanted(p)}
         while left and time.monotonic() < run.end:
             ready = (n for n, (_, jobs) in left.items() if all(j.done() for j in jobs.values()))
             name = next(ready, None)

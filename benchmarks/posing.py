@@ -50,6 +50,11 @@ class Listed:
     """All kinds, in the order of what the model expects."""
     of: int
 
+    @property
+    def special(self) -> bool:
+        """Whether its warps specialise: it is timed as it runs, and there are no others of it."""
+        return not self.others
+
     def configs(self, most: int, spread: int) -> list[Config]:
         """What to try: these, the `most` promising kinds, and `spread` of the others."""
         return distinct([self.own, self.first, self.guess, *chosen(self.others, most, spread)])
