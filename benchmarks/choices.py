@@ -206,6 +206,7 @@ def main() -> None:
 
 def measured(programs: Sequence[Posed], run: Run, table: Table) -> None:
     """One after the other as they are compiled, while others are."""
+    begin = time.monotonic()
     try:
         left = {p.program: (p, run.compiled(p)) for p in programs if run.wanted(p)}
         while left and time.monotonic() < run.end:
@@ -214,13 +215,21 @@ def measured(programs: Sequence[Posed], run: Run, table: Table) -> None:
             if name is None:
                 time.sleep(0.05)
                 continue
+            program, jobs = left.pop(name)
+            took = [j.result().seconds for j in jobs.values() if j.exception() is None]
+            at = time.monotonic() - begin
             try:
-                rows = run.rows(*left.pop(name))
+                rows = run.rows(program, jobs)
             except ChildError as error:
                 print(f"{name}: {error}"[:300], file=sys.stderr, flush=True)
                 continue
             if rows:
                 table.add(*rows)
+            mean, now = sum(took) / max(1, len(took)), time.monotonic() - begin
+            print(
+                f"{name}: {len(took)} compiled, {mean:.1f} s each; {at:.0f} to {now:.0f} s",
+                flush=True,
+            )
             for r in rows:
                 print(shown(r), flush=True)
     finally:
