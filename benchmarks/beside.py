@@ -30,8 +30,9 @@ class Beside(Bench):
     """A problem whose results are compared with the untuned kernels'."""
 
     def draw(self, scale: float = 1.0) -> dict[str, Tensor]:
-        """As `Bench`, but what the forward pass keeps is what its untuned kernels give."""
+        """As `Bench`, but what the forward pass keeps is what its untuned kernels give, of all copies."""
         p = self.problem
+        self.copies = {}
         generator = torch.Generator(device=DEVICE).manual_seed(p.seed)
         given = make_inputs(
             p.cascade,
