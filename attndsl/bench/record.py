@@ -25,6 +25,11 @@ FIGURES = (
     "note",
     "failed",
     "job",
+    # Of searches: what they found, and among how many.
+    "best",
+    "kept",
+    "tried",
+    "of",
 )
 Row = Mapping[str, Any]
 
