@@ -139,6 +139,16 @@ def test_what_became_slower_is_printed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "causal: forward_ms 1 -> 1.2 (1.20 times slower)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("figure", ["call_s", "added_us", "ms", "forward_ns_per_token"])
+def test_every_kind_of_time_is_compared(figure: str) -> None:
+    old, new = ({"program": "causal", figure: x, "registers": n} for x, n in ((1.0, 96), (2.0, 97)))
+    (said,) = record.slower({"rows": [old]}, {"rows": [new]})
+    assert said.endswith("(2.00 times slower)")
+    assert not record.slower({"rows": [new]}, {"rows": [old]})
+    rate = ({"program": "causal", "tb_s": x} for x in (1.0, 2.0))
+    assert not record.slower(*({"rows": [r]} for r in rate))
+
+
 def test_another_best_configuration_is_the_same_row(tmp_path: Path) -> None:
     row = {"kernel": "causal", "best": {"BLOCK_I": 64}, "tried": 7, "of": 100, "first_ms": 1.0}
     other = {"kernel": "causal", "best": {"BLOCK_I": 128}, "tried": 8, "of": 90, "first_ms": 1.5}
