@@ -58,7 +58,7 @@ class Run:
     ) -> None:
         self.which, self.machine, self.how, self.end = which, machine, how, end
         self.differ = differ
-        timeouts = Timeouts(start=60.0, compile=60.0, run=20.0)
+        timeouts = Timeouts(start=25.0, compile=60.0, run=20.0)
         self.staff = Staff(workers, timeouts, runner="benchmarks.beside")
         self.pool = ThreadPoolExecutor(workers)
 

@@ -70,6 +70,12 @@ def test_a_chunk_is_the_walk_s_that_it_is_made_for() -> None:
     assert all(chosen == own for chosen, own in ahead.values())
 
 
+@pytest.mark.parametrize("name", ["linear", "stick_breaking", "transformer_xl"])
+def test_what_the_model_knows_too_little_of_is_the_module_s(name: str) -> None:
+    """States and running sums: measured, its choices were as often slower as faster."""
+    assert all(chosen == own for chosen, own in choices(problems(name)).values())
+
+
 def test_lengths_and_the_card_s_name_change_nothing() -> None:
     """A new length would compile, and what was built ahead of calls would not be what they run."""
     at = [choices(problems(i=n, j=n, b=1)) for n in (512, 16384)]
