@@ -30,25 +30,34 @@ TABLES: dict[str, tuple[str, ...]] = {
     "linear": (),
     "decoding": (),
     "hopper": ("--own", "--jobs", "8"),
+    "normalizers": (),
     "family": (),
     "peers": (),
     "dispatch": (),
     "starting": (),
+    "eight": (),
+    "lengths": (),
+    "choices": (),
     "examples": (),
 }
 """What each is run with, in the order of what is lost without it: a run that is cut short has the first."""
+CARDS = {"hopper": 90, "eight": 90}
+"""Tables of kernels that only cards of one capability have."""
 
 
 def run(tables: list[str], out: Path, seconds: float = math.inf, scripts: Path = HERE) -> int:
     """Run the scripts one after the other until `seconds` are over; 1 if one of them failed or was not reached.
 
-    Each writes a row as it is measured, and leaves out what its file has of this card and these versions: to go on, run
-    the same again.
+    What this machine's card has no kernels for is said, and is no failure. Each writes a row as it is measured, and
+    leaves out what its file has of this card and these versions: to go on, run the same again.
     """
     path = os.pathsep.join(x for x in (str(HERE.parent), os.environ.get("PYTHONPATH")) if x)
     end = time.monotonic() + seconds
     failed = []
     for table in tables:
+        if CARDS.get(table, card := capability()) != card:
+            print(f"{table}: not of this card (sm_{card})", file=sys.stderr)
+            continue
         left = end - time.monotonic() - GRACE
         if left <= 0:
             failed.append(f"{table} (not begun)")
@@ -67,6 +76,16 @@ def run(tables: list[str], out: Path, seconds: float = math.inf, scripts: Path =
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def capability() -> int:
+    """The card's; 0 without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
 
 
 def compare(old: Path, new: Path, beyond: float) -> int:

@@ -129,15 +129,17 @@ def measure(name: str, extra: dict[str, torch.Tensor]) -> dict[str, Any]:
     tail = (None, None, "")
     row: dict[str, Any] = {"program": name}
     with torch.no_grad():
-        row["empty"], row["ours"] = microseconds(lambda: plain(*given, *tail), lambda: op(*given))
-    row["empty_graded"], row["ours_graded"] = microseconds(
+        row["empty_us"], row["ours_us"] = microseconds(
+            lambda: plain(*given, *tail), lambda: op(*given)
+        )
+    row["empty_graded_us"], row["ours_graded_us"] = microseconds(
         lambda: graded(*leaves, *tail), lambda: op(*leaves)
     )
-    row["empty_both"], row["ours_both"] = microseconds(
+    row["empty_both_us"], row["ours_both_us"] = microseconds(
         lambda: both(graded, *tail), lambda: both(op), batch=50
     )
-    row["added"] = row["ours"] - row["empty"]
-    row["added_graded"] = row["ours_graded"] - row["empty_graded"]
+    row["added_us"] = row["ours_us"] - row["empty_us"]
+    row["added_graded_us"] = row["ours_graded_us"] - row["empty_graded_us"]
     return row
 
 

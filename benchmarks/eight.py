@@ -84,6 +84,8 @@ def main() -> None:
             continue
         b, h, n, d = shape
         row: dict[str, object] = {"mask": mask, "B": b, "H": h, "N": n, "D": d, "scales": scales}
+        if table is not None and table.has(**row):
+            continue
         flops = 4 * b * h * n * n * d / (2 if mask == "causal" else 1)
         for dtype in (torch.bfloat16, EIGHT):
             name = "e4m3" if dtype is EIGHT else "bf16"

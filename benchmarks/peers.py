@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,13 @@ LENGTHS: dict[str, tuple[int, ...]] = {
 LEAST = 30.0
 
 
-def known(table: Table, program: str) -> bool:
+def known(table: Table, program: str, against: Sequence[str]) -> bool:
     """Whether a program has a row of everyone at every length."""
     found = {(r["who"], r["length"]) for r in table.rows if r["program"] == program}
-    return found >= {(w, n) for w in (OURS, *PEERS) for n in LENGTHS[program]}
+    return found >= {(w, n) for w in (OURS, *against) for n in LENGTHS[program]}
 
 
-def measured(program: str, table: Table, limit: float) -> None:
+def measured(program: str, table: Table, limit: float, against: Sequence[str]) -> None:
     """All rows of a program, written as they come."""
     (cascade, *_) = load_cascades(read_source(EXAMPLES / f"{program}.attn"))
     names = {r.name for r in cascade.ranks}
@@ -63,7 +64,7 @@ def measured(program: str, table: Table, limit: float) -> None:
         given = {"b": POSITIONS // n, "h": 16, **dict.fromkeys(sequences(cascade), n)}
         shapes.append({k: v for k, v in given.items() if k in names})
     table.rows = [r for r in table.rows if r["program"] != program]
-    with closing(apart(Job(cascade, shapes), PEERS, limit=limit)) as rows:
+    with closing(apart(Job(cascade, shapes), against, limit=limit)) as rows:
         for row in rows:
             said: dict[str, Any] = row.as_dict()
             said["length"] = max(said["shape"].get(r, 1) for r in sequences(cascade))
@@ -78,16 +79,17 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="seconds to begin programs in"
     )
+    parser.add_argument("--vs", type=lambda x: x.split(","), default=list(PEERS))
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     args = parser.parse_args()
     begin = time.monotonic()
     table = Table(args.out)
     for program in args.programs or LENGTHS:
         left = args.budget - (time.monotonic() - begin)
-        if known(table, program) or left < LEAST:
+        if known(table, program, args.vs) or left < LEAST:
             continue
         try:
-            measured(program, table, args.limit)
+            measured(program, table, args.limit, args.vs)
         except Exception as error:  # ours failed: said, and no reason to leave the others out
             print(f"{program}: {type(error).__name__}: {error}"[:300], flush=True)
 

@@ -111,9 +111,9 @@ def dispatch(file: File) -> str:
     rows = [
         [
             f"{r['program']}, {name}",
-            said(r, f"empty{way}", ".1f"),
-            said(r, f"ours{way}", ".1f"),
-            format(r[f"ours{way}"] - r[f"empty{way}"], ".1f"),
+            said(r, f"empty{way}_us", ".1f"),
+            said(r, f"ours{way}_us", ".1f"),
+            format(r[f"ours{way}_us"] - r[f"empty{way}_us"], ".1f"),
         ]
         for r in file["rows"]
         for way, name in ways.items()

@@ -14,6 +14,7 @@ from typing import Any
 # What tells rows of one file from each other; all else is a figure or a remark.
 FIGURES = (
     "_ms",
+    "_us",
     "_s",
     "_tflops",
     "tflops",
@@ -25,6 +26,14 @@ FIGURES = (
     "note",
     "failed",
     "job",
+    # Of compilers.
+    "registers",
+    "spills",
+    # Of searches: what they found, and among how many.
+    "best",
+    "kept",
+    "tried",
+    "of",
 )
 Row = Mapping[str, Any]
 
@@ -100,7 +109,7 @@ def _changes(old: Row, new: Row) -> Iterator[tuple[str, float, float, float]]:
             continue
         if k.endswith("error"):
             yield k, before, now, 1.0
-        elif k.endswith("ms") and before > 0:
-            yield k, before, now, now / before
         elif k.endswith(("tflops", "tb_s")) and now > 0:
             yield k, before, now, before / now
+        elif k.endswith(("ms", "_us", "_s", "_ns_per_token")) and before > 0:
+            yield k, before, now, now / before

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attndsl.analysis.score_mask import Inexpressible
 from attndsl.bench.peers import Absent, Ready, Setup, floats, peer
+from attndsl.bench.together import together
 from attndsl.cascade.nodes import Cascade
 from attndsl.cascade.starts import START
 from attndsl.runtime.operator import CompiledAttention
@@ -146,11 +147,12 @@ def ready(who: str, case: Case) -> Ready:
 
 def warm(call: Ready, backward: bool) -> None:
     """Run both passes once, so that what compiles at a first call has been compiled; a pass that fails, fails again."""
-    with torch.no_grad():
-        call()
-    if backward:
-        with suppress(Exception), graded(call) as back:
-            back()
+    with together():
+        with torch.no_grad():
+            call()
+        if backward:
+            with suppress(Exception), graded(call) as back:
+                back()
 
 
 def measured(

@@ -6,7 +6,7 @@ look_up(cascade, stage, inputs, extents)      # {"causal": {"BLOCK_I": 128, …}
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from attndsl.runtime.stages import Config, Stage
 from attndsl.tuning.database import Key
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import float_types, key_of, name_in_key
+from attndsl.tuning.machine import Machine, machine_of
 from attndsl.tuning.problem import hash_of, kernels_of, special_of
 from attndsl.tuning.store import store
 
@@ -31,6 +32,8 @@ class Known:
     names: tuple[str, ...]
     special: dict[str, str]
     """By kernel, the one for the same step whose warps specialise, where the stage has it."""
+    chosen: dict[tuple[str, str], dict[str, int] | None] = field(default_factory=dict)
+    """What `untuned` found, by kernel and head dims."""
 
 
 _known: WeakKeyDictionary[Stage, Known] = WeakKeyDictionary()
@@ -39,13 +42,18 @@ _known: WeakKeyDictionary[Stage, Known] = WeakKeyDictionary()
 def look_up(
     cascade: Cascade, stage: Stage, inputs: Mapping[str, Tensor], extents: dict[str, int]
 ) -> Config:
-    """The configurations that are known for the kernels of a call; None if there are none."""
+    """The configurations that are known or chosen for the kernels of a call; None if it is all the module's own."""
     found: dict[str, dict[str, int]] = {}
     wanted = keys(cascade, stage, inputs, extents)
     entries = {k: store().find(key, triton_version()) for k, key in wanted.items()}
-    special = known_of(cascade, stage).special
+    known, device = known_of(cascade, stage), next(iter(inputs.values())).device
+    special = known.special
     for kernel, entry in entries.items():
-        if entry is None or kernel in special.values():
+        if kernel in special.values():
+            continue
+        if entry is None:
+            chosen = untuned(known, kernel, wanted[kernel], extents, stage, device)
+            found |= {} if chosen is None else {kernel: chosen}
             continue
         found[kernel] = dict(entry.config)
         other = special.get(kernel, "")
@@ -54,6 +62,40 @@ def look_up(
         if rival is not None and rival.key.bucket == entry.key.bucket:
             found[other] = dict(rival.config) if rival.ms < entry.ms else {}
     return found or None
+
+
+def untuned(
+    known: Known,
+    name: str,
+    key: Key,
+    extents: Mapping[str, int],
+    stage: Stage,
+    device: torch.device,
+) -> dict[str, int] | None:
+    """What the model chooses for a kernel that nothing is known of; None where the module's own choice runs.
+
+    It is asked once for all lengths, and not where a kernel whose warps specialise runs instead.
+    """
+    if key.dtypes not in ("bf16", "fp16"):
+        return None
+    from attndsl.tuning.first import FITTED, first_choice, takes_warps, usual
+    from attndsl.tuning.space import default
+
+    machine = machine_at(device)
+    if machine.capability not in FITTED:
+        return None
+    by_name = {k.name: k for k in known.kernels}
+    other = by_name.get(known.special.get(name, ""))
+    if other is not None and takes_warps(other, extents, 2, machine):
+        return None
+    about = (name, key.dims)
+    if about not in known.chosen:
+        kernel = by_name[name]
+        own = default(kernel, extents, 2, machine)
+        at = usual(stage, known.kernels, extents)
+        found = first_choice(kernel, extents, at, 2, machine)
+        known.chosen[about] = None if found is None or found == own else dict(found)
+    return known.chosen[about]
 
 
 def keys(
@@ -88,6 +130,12 @@ def known_of(cascade: Cascade, stage: Stage) -> Known:
 def gpu_name(device: torch.device) -> str:
     """The name by which entries know a GPU."""
     return torch.cuda.get_device_properties(device).name if device.type == "cuda" else device.type
+
+
+@cache
+def machine_at(device: torch.device) -> Machine:
+    """The card."""
+    return machine_of(torch.cuda.get_device_properties(device))
 
 
 @cache

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,12 @@ def compile_candidate(message: Message) -> Message:
     if not made:
         raise RuntimeError(f"{message['launcher']} never launched {kernel}")
     code = made[-1]
+    # The program in C that launches it, on disk from now on: who measures would run a compiler, and have the card
+    # meanwhile. Without a driver there is nothing to link it with.
+    with suppress(Exception):
+        from triton.backends.nvidia.driver import CudaLauncher
+
+        CudaLauncher(code.src, code.metadata)
     return {
         "seconds": time.perf_counter() - begin,
         "shared": int(code.metadata.shared),

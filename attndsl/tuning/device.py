@@ -117,7 +117,10 @@ class Staff:
 
 
 class Processes:
-    """Compilers in `workers` processes, and one process that owns the GPU; each restarted when a candidate ends it."""
+    """Compilers in `workers` processes, and one process that owns the GPU; each restarted when a candidate ends it.
+
+    It can compile before it is entered, while another with the same `staff` has the process that owns the GPU.
+    """
 
     def __init__(
         self,
@@ -138,11 +141,12 @@ class Processes:
         self.staff = staff or Staff(workers, timeouts, compiler, runner)
         self.lent = staff is not None
         self.idle, self.runner = self.staff.idle, self.staff.runner
-        self.runner.opening = {"do": "open", "problems": paths}
+        self.opening: Message = {"do": "open", "problems": paths}
         self.starter = ThreadPoolExecutor(1)
         self.starting: Future[Message] | None = None
 
     def __enter__(self) -> Processes:
+        self.runner.opening = self.opening
         # Exact results take a while; candidates compile meanwhile.
         self.starting = self.starter.submit(self.runner.reopen)
         return self

@@ -2,8 +2,9 @@
 
 A candidate that faults poisons the CUDA context of its process; so that process is this one, and its parent starts
 another. Opened with a problem's file, it draws inputs and computes the exact results: the same pass by the eager
-kernels in float64, which share neither tiles nor code with the candidates. A candidate's results are compared before it
-is timed, from outputs that are filled with NaN beforehand.
+kernels in float64, which share neither tiles nor code with the candidates, and of a few entries of the batch, which
+repeat (`copies`). A candidate's results are compared before it is timed, from outputs that are filled with NaN
+beforehand.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from attndsl.schedule.tile import Role
 from attndsl.testing import make_inputs
 from attndsl.tuning.child import Message, serve
 from attndsl.tuning.compiling import load
+from attndsl.tuning.copies import copies_of, once, repeated, summed
 from attndsl.tuning.problem import LONG, Problem
 from attndsl.tuning.turns import turn
 
@@ -79,25 +81,39 @@ class Bench:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.copies = copies_of(problem.cascade, problem.extents)
+        self.extents = once(problem.extents, self.copies)
         self.dtype = getattr(torch, LONG[problem.dtype])
         self.flush: Tensor | None = None
         self.launch: Launch | None = None
         self.ahead = AHEAD
         for scale in SCALES:
             with turn():
-                self.inputs = self.draw(scale)
+                self.one = self.draw(scale)
+                self.inputs = {
+                    n: repeated(x, self.ranks(n), self.copies) for n, x in self.one.items()
+                }
             self.exact, self.budget = self.expected()
             if all(map(math.isfinite, self.budget.values())):
                 break
 
+    def ranks(self, name: str) -> tuple[str, ...]:
+        """The axes of a tensor that the pass is given or returns."""
+        p = self.problem
+        for plan in (p.kernels[0].plan, p.passes.forward):
+            for b in plan.buffers:
+                if b.name == name:
+                    return b.ranks
+        return p.cascade.input(name).ranks
+
     def draw(self, scale: float = 1.0) -> dict[str, Tensor]:
-        """Random inputs; for a backward pass also what the forward pass keeps, and gradients of the outputs."""
+        """Random inputs, one copy; for a backward pass also what the forward pass keeps, and the outputs' gradients."""
         p = self.problem
         # On the CPU it would take longer than all else that this process does before the first candidate.
         drawing = torch.Generator(device=DEVICE).manual_seed(p.seed)
         given = make_inputs(
             p.cascade,
-            p.extents,
+            self.extents,
             params=p.params,
             dtype=self.dtype,
             device=DEVICE,
@@ -106,7 +122,7 @@ class Bench:
         given = {n: x * scale if x.is_floating_point() else x for n, x in given.items()}
         if p.launcher != "backward":
             return given
-        made = load(str(p.eager)).forward(given, p.extents, p.params, self.tiles())
+        made = load(str(p.eager)).forward(given, self.extents, p.params, self.tiles())
         kept = {r: made[r] for r in p.passes.residuals}
         generator = torch.Generator(device=DEVICE).manual_seed(p.seed + 1)
         for output, name in p.passes.cotangents.items():
@@ -118,7 +134,9 @@ class Bench:
         """Block sizes of the eager kernels: as large as memory allows, since each tile costs its launches."""
         p = self.problem
         programs = math.prod(
-            p.extents[a.rank] for a in p.kernels[0].program.of(Role.GRID) if a.rank in p.extents
+            self.extents[a.rank]
+            for a in p.kernels[0].program.of(Role.GRID)
+            if a.rank in self.extents
         )
         side = 1 << (math.isqrt(PAIR_BYTES // (8 * max(1, programs))).bit_length() - 1)
         axes = {a.name for k in p.kernels for a in k.program.axes}
@@ -130,19 +148,20 @@ class Bench:
         eager = load(str(p.eager))
         launcher = getattr(eager, "backward" if p.launcher == "backward" else "forward")
         with turn():
-            wide = {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
-            exact = launcher(wide, p.extents, p.params, self.tiles())
+            wide = {n: x.double() if x.is_floating_point() else x for n, x in self.one.items()}
+            exact = launcher(wide, self.extents, p.params, self.tiles())
         unit = 1e-5 if self.dtype is torch.float32 else 2 * torch.finfo(self.dtype).eps
         # Beside 16-bit results float32 is exact, and takes half the memory.
         wide_enough = torch.float64 if self.dtype.itemsize > 2 else torch.float32
         with turn():
-            rough = launcher(self.inputs, p.extents, p.params, self.tiles())
-            budget = {
-                n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n])
-                for n in exact
-                if n in rough
-            }
-            return {n: exact[n].to(wide_enough) for n in budget}, budget
+            rough = launcher(self.one, self.extents, p.params, self.tiles())
+            out, budget = {}, {}
+            for n in (n for n in exact if n in rough):
+                times = summed(self.ranks(n), self.copies) if p.launcher == "backward" else 1
+                out[n] = repeated(times * exact[n].to(wide_enough), self.ranks(n), self.copies)
+                off = FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n])
+                budget[n] = times * off
+            return out, budget
 
     def run(
         self, module: ModuleType, kernel: Recorder, name: str, config: dict[str, int]

@@ -26,6 +26,7 @@ from attndsl.sizes import Sizes
 from attndsl.tuning.child import Child, ChildError
 from attndsl.tuning.database import Entry, add, read
 from attndsl.tuning.device import Config
+from attndsl.tuning.first import FITTED, first_choice
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.problem import Problem, backend_for, hash_of, pose
@@ -82,9 +83,9 @@ def build(
             for kernel in problem.every:
                 mine = _entries(cascade, problem, kernel, entries)
                 used |= {e.key: e for e in mine}
-                first = _first(kernel, problem, target)
-                configs = [first, *(e.config for e in mine if e.config != first)]
-                jobs += [Wanted(problem, kernel, c, target) for c in configs if c is not None]
+                firsts = _firsts(kernel, problem, target)
+                configs = [*firsts, *(e.config for e in mine if e.config not in firsts)]
+                jobs += [Wanted(problem, kernel, c, target) for c in configs]
     folder.mkdir(parents=True, exist_ok=True)
     add(folder / ENTRIES, used.values())
     _compile(jobs, folder, workers or processors())
@@ -146,12 +147,22 @@ def _capability(target: str) -> int:
     return int(target.removeprefix("sm_"))
 
 
-def _first(kernel: Kernel, problem: Problem, target: str) -> Config | None:
-    """What runs where nothing is known; None of a kernel whose warps specialise and that does not fit."""
+def _firsts(kernel: Kernel, problem: Problem, target: str) -> list[Config]:
+    """What runs where nothing is known: in calls, and in the module by itself.
+
+    None of a kernel whose warps specialise and that does not fit.
+    """
+    smem, capability = SHARED_MEMORY[target], _capability(target)
     if kernel.warps is not None:
-        return choose_warps(kernel.warps, problem.extents, SHARED_MEMORY[target])
+        found = choose_warps(kernel.warps, problem.extents, smem)
+        return [] if found is None else [found]
     named = {r: problem.extents[r] for r in set(kernel.facts["pads"].values())}
-    return choice(kernel.facts, named, problem.itemsize, SHARED_MEMORY[target])
+    own = choice(kernel.facts, named, problem.itemsize, smem)
+    card = FITTED.get(capability)
+    if card is None:
+        return [own]
+    chosen = first_choice(kernel, problem.extents, problem.usual, problem.itemsize, card)
+    return [own] if chosen is None or chosen == own else [chosen, own]
 
 
 def _compile(jobs: Sequence[Wanted], folder: Path, workers: int) -> None:

@@ -23,6 +23,7 @@ from attndsl.runtime.stages import WARPS, Passes, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, with_start
 from attndsl.schedule.tile import Buffer, TileProgram
 from attndsl.sizes import Sizes
+from attndsl.tuning.first import Usual, usual
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import float_types
 
@@ -53,6 +54,8 @@ class Problem:
     seed: int = 0
     special: tuple[Kernel, ...] = ()
     """Kernels whose warps specialise, for some of the `kernels`."""
+    usual: Usual | None = None
+    """At which extents it is chosen what runs without an entry."""
 
     @property
     def every(self) -> tuple[Kernel, ...]:
@@ -212,5 +215,6 @@ def pose(
         dtype=dtype,
         extents=extents,
         params=params,
+        usual=usual(made.stage, mine, extents),
         special=tuple(k for k in made.special if k.launcher == launcher and may),
     )

@@ -56,10 +56,13 @@ class Space:
     candidates: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
 
-    def configs(self, first: Config | None = None) -> list[Config]:
-        """What to try in order; `first`, what would run without tuning, before all."""
-        rest = [c.config for c in self.candidates if c.config != first]
-        return rest if first is None else [first, *rest]
+    def configs(self, *firsts: Config | None) -> list[Config]:
+        """What to try in order; before all `firsts`, of which the first is what would run without tuning."""
+        out: list[Config] = []
+        for config in (*firsts, *(c.config for c in self.candidates)):
+            if config is not None and config not in out:
+                out.append(config)
+        return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Protocol
 from attndsl import __version__
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.starts import START, resolve_start
-from attndsl.codegen.configs import worth_warps
 from attndsl.processors import processors
 from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
 from attndsl.tuning.database import Entry, now
 from attndsl.tuning.device import Config, Device, Processes
+from attndsl.tuning.first import first_choice, takes_warps
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
@@ -95,10 +95,12 @@ def tune(
         wrt = floats if backward else ()
     problems = posed(cascade, at, dtype, machine, wrt, specialise)
     with refusals(cascade.name):
+        every = [(k, p) for p in problems for k in p.every]
+        own = {k.name: default(k, p.extents, p.itemsize, machine) for k, p in every}
         firsts = {
-            k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.every
+            k.name: first_choice(k, p.extents, p.usual, p.itemsize, machine) for k, p in every
         }
-    kernels = [(k, p) for p in problems for k in p.every if firsts[k.name] is not None]
+    kernels = [(k, p) for k, p in every if firsts[k.name] is not None]
     count = workers or processors()
     with open_device(problems, capability=machine.capability, workers=count) as device:
         # While the device's processes start.
@@ -112,7 +114,8 @@ def tune(
         wanted = {
             # Of a form that calls do not take, what it would run is enough for a sample.
             k: chosen(
-                s.configs(firsts[k]), *((most, spread) if most is None or runs[k] else (1, 0))
+                s.configs(firsts[k], own[k]),
+                *((most, spread) if most is None or runs[k] else (1, 0)),
             )
             for k, s in spaces.items()
         }
@@ -136,11 +139,7 @@ def runs_without(kernel: Kernel, problem: Problem, machine: Machine) -> bool:
     """Whether calls without an entry run this form of a kernel, of the forms that the problem has."""
 
     def worth(special: Kernel) -> bool:
-        config = default(special, problem.extents, problem.itemsize, machine)
-        if special.warps is None or config is None:
-            return False
-        block = config[f"BLOCK_{special.warps['tile']}"]
-        return worth_warps(special.warps, problem.extents, block, machine.multiprocessors)
+        return takes_warps(special, problem.extents, problem.itemsize, machine)
 
     if kernel.warps is not None:
         return worth(kernel)

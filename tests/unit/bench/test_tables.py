@@ -95,6 +95,7 @@ def test_a_budget_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "GRACE", 1.0)
+    monkeypatch.setattr(command, "capability", lambda: 90)
     beside = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     folder = scripts(
         tmp_path, one="", two="sys.exit(3)", hopper=f"{beside}; time.sleep(600)", four=""
@@ -113,6 +114,16 @@ def test_without_a_budget_all_run(tmp_path: Path) -> None:
     assert command.run(["one"], tmp_path / "out", scripts=scripts(tmp_path, one="")) == 0
 
 
+def test_a_table_of_another_card_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "capability", lambda: 80)
+    folder = scripts(tmp_path, one="", hopper="sys.exit(1)")
+    assert command.run(["hopper", "one"], tmp_path / "out", scripts=folder) == 0
+    assert capsys.readouterr().err == "hopper: not of this card (sm_80)\n"
+    assert [p.stem for p in (tmp_path / "out").iterdir()] == ["one"]
+
+
 def test_every_table_is_a_script_that_goes_on() -> None:
     for table in command.TABLES:
         assert "Table(args.out" in (ROOT / "benchmarks" / f"{table}.py").read_text(), table
@@ -126,3 +137,20 @@ def test_what_became_slower_is_printed(tmp_path: Path, capsys: pytest.CaptureFix
     assert command.main(["compare", str(old), str(old)]) == 0
     assert command.main(["compare", str(old), str(new)]) == 1
     assert "causal: forward_ms 1 -> 1.2 (1.20 times slower)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("figure", ["call_s", "added_us", "ms", "forward_ns_per_token"])
+def test_every_kind_of_time_is_compared(figure: str) -> None:
+    old, new = ({"program": "causal", figure: x, "registers": n} for x, n in ((1.0, 96), (2.0, 97)))
+    (said,) = record.slower({"rows": [old]}, {"rows": [new]})
+    assert said.endswith("(2.00 times slower)")
+    assert not record.slower({"rows": [new]}, {"rows": [old]})
+    rate = ({"program": "causal", "tb_s": x} for x in (1.0, 2.0))
+    assert not record.slower(*({"rows": [r]} for r in rate))
+
+
+def test_another_best_configuration_is_the_same_row(tmp_path: Path) -> None:
+    row = {"kernel": "causal", "best": {"BLOCK_I": 64}, "tried": 7, "of": 100, "first_ms": 1.0}
+    other = {"kernel": "causal", "best": {"BLOCK_I": 128}, "tried": 8, "of": 90, "first_ms": 1.5}
+    found = record.slower({"rows": [row]}, {"rows": [other]})
+    assert found == ["causal: first_ms 1 -> 1.5 (1.50 times slower)"]
