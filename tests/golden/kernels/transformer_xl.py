@@ -1694,7 +1694,7 @@ def transformer_xl_merge(
     slices = len_keys_split
 
     # --- sweep ---
-    for keys_split in range(bound(first), bound(slices)):
+    for keys_split in tl.range(bound(first), bound(slices), num_stages=NUM_STAGES):
         M_S_part_ptrs = M_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
         M_S_part_ptrs += offs_i
         M_S_part = tl.load(M_S_part_ptrs, mask=in_i, other=0.0)
@@ -2325,6 +2325,7 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    merges = few and not facts["stream"]
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
@@ -2333,6 +2334,10 @@ def choose(
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
+    elif merges:
+        # States of slices are merged one after the other: a row and a warp for each program, slices loaded ahead. Of 16
+        # slices of 128 features 2.7 us on an H200, with 16 rows in 4 warps 5.7 (benchmarks/results/decoding-h200.json).
+        wanted = [(1, 1, 1), (1, 1, 2), (1, 1, 4)]
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
@@ -2369,8 +2374,10 @@ def choose(
         if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
             # Triton takes up to 16 KiB more than the sums say where dims differ or are large.
             room -= 18 * 1024
-        depths = (3, 2) if shares > 1 else (3, 2, 1)
-        for stages in depths if facts["stream"] and not interpreted else (1,):
+        depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
+        if merges:
+            depths = (4, 1)
+        for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
             # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
