@@ -44,7 +44,7 @@ Jobs = Mapping[tuple[str, int], Future[Compiled]]
 class Run:
     """Programs of one pass, compiled ahead of being timed; of each kernel `how` many configurations.
 
-    `only` says of which: "differ" where the model chooses otherwise than the module, "entries" where the package has one.
+    `only` says of which: "differ" where the model chooses otherwise than the module, "entries" where there is one.
     """
 
     def __init__(
