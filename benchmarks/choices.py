@@ -44,7 +44,7 @@ Jobs = Mapping[tuple[str, int], Future[Compiled]]
 class Run:
     """Programs of one pass, compiled ahead of being timed; of each kernel `how` many configurations.
 
-    With `differ`, only kernels for which the model chooses otherwise than the module.
+    `only` says of which: "differ" where the model chooses otherwise than the module, "entries" where there is one.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Run:
         how: tuple[int, int],
         workers: int,
         end: float,
-        differ: bool = False,
+        only: str = "",
     ) -> None:
         self.which, self.machine, self.how, self.end = which, machine, how, end
-        self.differ = differ
+        self.only = only
         timeouts = Timeouts(start=25.0, compile=60.0, run=20.0)
         self.staff = Staff(workers, timeouts, runner="benchmarks.beside")
         self.pool = ThreadPoolExecutor(workers)
@@ -74,7 +74,13 @@ class Run:
     def wanted(self, made: Posed) -> list[Listed]:
         """The kernels of a program that are measured."""
         mine = [k for k in made.kernels if self.mine(k.launcher)]
-        return [k for k in mine if not self.differ or k.own != k.first]
+        match self.only:
+            case "differ":
+                return [k for k in mine if k.own != k.first]
+            case "entries":
+                return [k for k in mine if k.entry is not None]
+            case _:
+                return mine
 
     def compiled(self, made: Posed) -> Jobs:
         """What is compiled of a program: candidates of this pass, and of the others what is launched before it."""
@@ -139,6 +145,7 @@ def row(
         "own_ms": of(k.own),
         "first_ms": of(k.first),
         "guess_ms": of(k.guess),
+        **({} if k.entry is None else {"entry_ms": of(k.entry), "entry": dict(k.entry)}),
         "best_ms": best and best[0],
         "best": best and dict(tried[best[1]]),
         "tried": len(known),
@@ -154,7 +161,7 @@ def shown(r: Mapping[str, Any]) -> str:
     """A row in a line: what is chosen, over the best."""
     best = r["best_ms"]
     parts = [f"{r['kernel']:40}", "-" if best is None else f"{best:.4f} ms"]
-    for what in ("own", "first", "guess"):
+    for what in ("own", "first", "guess", *(["entry"] if "entry_ms" in r else [])):
         ms = r[f"{what}_ms"]
         parts.append(f"{what} {ms / best:.3f}" if ms and best else f"{what} -")
     return "  ".join([*parts, f"{r['tried']} of {r['of']}", str(r["best"])])
@@ -172,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("programs", nargs="*", help="examples; all of them without")
     parser.add_argument("--pass", dest="which", choices=("forward", "backward"))
-    parser.add_argument("--differ", action="store_true", help="where the model is not the module")
+    parser.add_argument("--only", choices=("differ", "entries"), default="", help="some kernels")
     parser.add_argument("--pose", type=Path, help="write what there is to measure here, and end")
     parser.add_argument("--posed", type=Path, help="measure what was written there")
     parser.add_argument("--card", default="H200", choices=list(MACHINES), help="for `--pose`")
@@ -200,7 +207,7 @@ def main() -> None:
         for which in ("forward", "backward") if args.which is None else (args.which,):
             missing = table.missing(names, "program", **{"pass": which})
             there = [posed_at(folder, n) for n in missing if (folder / f"{n}.posed").exists()]
-            measured(there, Run(which, machine, how, args.workers, end, args.differ), table)
+            measured(there, Run(which, machine, how, args.workers, end, args.only), table)
     summary(table.rows)
 
 

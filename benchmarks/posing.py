@@ -20,11 +20,15 @@ from attndsl.cascade.nodes import DType
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
 from attndsl.processors import processors
+from attndsl.tuning.database import read
 from attndsl.tuning.device import Config
 from attndsl.tuning.first import first_choice
+from attndsl.tuning.kernel import Kernel
+from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
-from attndsl.tuning.problem import Problem
+from attndsl.tuning.problem import Problem, hash_of
 from attndsl.tuning.space import Space, default, explore
+from attndsl.tuning.store import shipped_file
 from attndsl.tuning.tune import chosen, posed, runs_without, sizes_at
 
 SHAPE = {"h": 16}
@@ -49,6 +53,8 @@ class Listed:
     others: list[Config]
     """All kinds, in the order of what the model expects."""
     of: int
+    entry: Config | None = None
+    """What the package's entries say for this card."""
 
     @property
     def special(self) -> bool:
@@ -57,7 +63,8 @@ class Listed:
 
     def configs(self, most: int, spread: int) -> list[Config]:
         """What to try: these, the `most` promising kinds, and `spread` of the others."""
-        return distinct([self.own, self.first, self.guess, *chosen(self.others, most, spread)])
+        known = [self.own, self.first, self.guess, *([] if self.entry is None else [self.entry])]
+        return distinct([*known, *chosen(self.others, most, spread)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,17 @@ def pose(program: str, machine: Machine) -> Posed:
                     guess=guess,
                     others=kinds(space) if space else [],
                     of=len(space.candidates) if space else 1,
+                    entry=shipped_for(k, hash_of(cascade), p, machine),
                 )
             )
     return Posed(program, problems, kernels)
+
+
+def shipped_for(kernel: Kernel, program: str, problem: Problem, machine: Machine) -> Config | None:
+    """The configuration of an entry that comes with the package."""
+    key = key_of(kernel, program, problem.extents, problem.floats(), machine.name)
+    same = (k for k in read(shipped_file()).entries.values() if machine.name in k.key.gpu)
+    return next((e.config for e in same if replace(e.key, gpu=key.gpu) == key), None)
 
 
 def kinds(space: Space) -> list[Config]:

@@ -32,6 +32,7 @@ FIGURES = (
     # Of searches: what they found, and among how many.
     "best",
     "kept",
+    "entry",
     "tried",
     "of",
 )

@@ -26,7 +26,7 @@ from attndsl.tuning.model import Load
 from attndsl.tuning.space import default, explore
 
 # What the model expects to gain less than this keeps the module's own: of choices within it, it is as often wrong as
-# right (`benchmarks/choices.py --differ`).
+# right (`benchmarks/choices.py --only differ`).
 GAIN = 1.12
 # The cards that the model was fitted to, by capability. On others, and in other types, its order is not known to hold.
 FITTED = {90: MACHINES["H100"]}

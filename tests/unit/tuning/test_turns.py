@@ -183,11 +183,16 @@ def test_inputs_are_drawn_smaller_where_results_are_no_numbers(
     """Exponentials of long sums overflow on normal inputs, and nothing can be compared with NaN."""
     drawn: list[float] = []
 
+    def draw(bench: measuring.Bench, scale: float) -> dict[str, torch.Tensor]:
+        drawn.append(scale)
+        return {}
+
     def expected(bench: measuring.Bench) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         return {}, {"O": float("nan") if drawn[-1] > 0.5 else 0.1}
 
-    monkeypatch.setattr(measuring.Bench, "draw", lambda bench, scale: drawn.append(scale))
+    monkeypatch.setattr(measuring, "copies_of", lambda cascade, extents: {})
+    monkeypatch.setattr(measuring.Bench, "draw", draw)
     monkeypatch.setattr(measuring.Bench, "expected", expected)
-    bench = measuring.Bench(SimpleNamespace(dtype="bf16"))  # type: ignore[arg-type]
+    bench = measuring.Bench(SimpleNamespace(dtype="bf16", cascade=None, extents={}))  # type: ignore[arg-type]
     assert drawn == [1.0, 0.25]
     assert bench.budget == {"O": 0.1}
