@@ -23,6 +23,7 @@ from attndsl.cascade.nodes import (
     DType,
     Expr,
     Extent,
+    Index,
     Param,
     Position,
     Read,
@@ -32,6 +33,7 @@ from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
+from attndsl.schedule.cancelled import cancelled
 from attndsl.schedule.forms import inline
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Axis, Role, Val
@@ -296,6 +298,8 @@ class Kernel(ABC):
         e = inline(d, subs)
         for old, new in self.equal.items():
             e = replaced(e, old, new)
+        if any(not isinstance(s, Position | Index) for s in subs):
+            e = cancelled(e)
         return e
 
     # --- placement ---------------------------------------------------------------------------------------------------

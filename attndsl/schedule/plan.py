@@ -27,7 +27,7 @@ from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, reduced, target_key
-from attndsl.schedule.liveness import crowded
+from attndsl.schedule.liveness import crowded, flat
 from attndsl.schedule.maps import Maps
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
@@ -37,7 +37,7 @@ from attndsl.schedule.restarts import Restart
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.systems import bounded_systems
-from attndsl.schedule.tile import HostScale, Plan, TileProgram
+from attndsl.schedule.tile import For, HostScale, Plan, TileProgram
 from attndsl.schedule.together import join_walks
 from attndsl.schedule.walks import plan_walks, recurs
 
@@ -79,18 +79,57 @@ def plan(
     """
     if recurs(cascade):
         return plan_walks(cascade, name, residuals, like or {}, known)
-    ready = replace(prepare(cascade, known, row_order), restarted=restarted)
+
+    def planned(ready: Prepared) -> Plan:
+        return _planned(
+            replace(ready, restarted=restarted), name, residuals, kept, like or {}, given, maps
+        )
+
+    ready = prepare(cascade, known, row_order)
+    if not ready.solved:
+        return planned(ready)
+    # Solved sums pay where products find what they read.
+    try:
+        solved = planned(ready)
+    except Refused:
+        return planned(prepare(cascade, known, row_order, solve=False))
+    if not _loops(solved):
+        return solved
+    plain = planned(prepare(cascade, known, row_order, solve=False))
+    return solved if _loops(solved) <= _loops(plain) else plain
+
+
+def _loops(plan: Plan) -> int:
+    """How many loops over points there are in a pass."""
+    return sum(
+        isinstance(s, For)
+        for k in plan.steps
+        if isinstance(k, TileProgram) and k.sweep is not None
+        for s in flat(k.sweep.ranges[-1].body if k.sweep.ranges else ())
+    )
+
+
+def _planned(
+    ready: Prepared,
+    name: str,
+    residuals: tuple[str, ...],
+    kept: tuple[str, ...],
+    like: dict[str, str],
+    given: tuple[str, ...],
+    maps: bool,
+) -> Plan:
+    """The kernels of a pass that is prepared."""
     ready, kept = pull_out(ready)
     if maps and not ready.exact:  # there, what a map's rounding takes counts
         found = Maps(ready.cascade, ready.ranks, Halves(ready.cascade, ready.ranks).linear)
         ready = replace(ready, cascade=found.run())
         kept = (*kept, *found.kept)
-        like = {**found.kept, **(like or {})}
+        like = {**found.kept, **like}
     if ready.exact:
         alike = Alike(ready.cascade, ready.ranks, ready.exact)
         ready = replace(ready, cascade=alike.run())
         kept = (*kept, *alike.kept)
-        like = {**alike.kept, **(like or {})}
+        like = {**alike.kept, **like}
     state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))
     state.apart |= _users(ready, kept)
     for _ in range(LIMIT):
@@ -99,7 +138,7 @@ def plan(
             break
     else:
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
-    buffers = buffers_of(ready, steps, residuals, kept, like or {}, given)
+    buffers = buffers_of(ready, steps, residuals, kept, like, given)
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
     walks = join_walks(in_launch_order(ready, steps))
     every, buffers = split_ahead(walks, buffers)

@@ -33,6 +33,7 @@ from attndsl.schedule.roots import split_roots
 from attndsl.schedule.rows import split_rows
 from attndsl.schedule.scans import nested, one_way
 from attndsl.schedule.scatter import Scattered, split_scatters
+from attndsl.schedule.solved import solved_for_rows
 from attndsl.schedule.tile import HostSum
 
 
@@ -54,15 +55,24 @@ class Prepared:
     """Sums from operands that are not rounded."""
     restarted: Mapping[str, Restart] = field(default_factory=dict)
     """Running sums that begin anew, each with the one of the same body that has the row itself."""
+    solved: bool = False
+    """Whether sums into rows were solved for one of their positions."""
 
 
 def prepare(
-    cascade: Cascade, known: dict[str, Kind] | None = None, row_order: tuple[str, ...] = ()
+    cascade: Cascade,
+    known: dict[str, Kind] | None = None,
+    row_order: tuple[str, ...] = (),
+    solve: bool = True,
 ) -> Prepared:
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
     cascade = _read_themselves(cascade)
     ranks = classify(cascade, known)
     c = _scaled_inside(explicit_domains(as_declared(cascade)), ranks)
+    plain = c
+    if solve:
+        c = solved_for_rows(c, ranks)
+    solved = c is not plain
     c = normalize(split_roots(c), ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
@@ -78,7 +88,9 @@ def prepare(
     scattered |= columns
     if scattered:
         c = one_way(normalize(c, ranks), ranks)
-    return Prepared(c, ranks, host, scattered, frozenset(columns), rows.before, rows.blocks)
+    return Prepared(
+        c, ranks, host, scattered, frozenset(columns), rows.before, rows.blocks, solved=solved
+    )
 
 
 def _read_themselves(c: Cascade) -> Cascade:

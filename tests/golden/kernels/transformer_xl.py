@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -47,12 +47,6 @@ def dot(a, b, acc, OUT: tl.constexpr):
         return tl.dot(a, b, acc, input_precision=PRODUCTS, out_dtype=OUT)
     else:
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
-
-
-@triton.jit
-def fixed_point(x, scale):
-    """`x * scale` to the nearest whole number: sums of such numbers do not depend on their order."""
-    return tl.floor(x * scale + 0.5).to(tl.int64)
 
 
 @triton.jit
@@ -343,7 +337,7 @@ def transformer_xl(
         "start",
     ],
 )
-def transformer_xl_backward_D_dQ_dR_4_amax(
+def transformer_xl_backward_D_dQ_du_5_rows(
     O_ptr,
     dO_ptr,
     V_ptr,
@@ -356,7 +350,6 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     D_ptr,
     du_5_rows_ptr,
     dv_6_rows_ptr,
-    dR_4_amax_ptr,
     dQ_ptr,
     O_tiles,
     dO_tiles,
@@ -422,7 +415,6 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     D_ptr  D[b, h, i], temp
     du_5_rows_ptr  du.5.rows[b, h, i, e], temp
     dv_6_rows_ptr  dv.6.rows[b, h, i, e], temp
-    dR_4_amax_ptr  dR.4.amax[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -480,8 +472,6 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     du_5_rows_offs = offs_i[:, None] * E + e[None, :]
     dv_6_rows_base = dv_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
     dv_6_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dR_4_amax_base = dR_4_amax_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dR_4_amax_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
 
@@ -503,15 +493,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     v_p = BLOCK_J - 1
     v_p_1 = start + i0
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    mask_p = i + start
     dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
-    dR_4_amax = tl.abs(q.to(ACC) + v_1.to(ACC)[None, :])
-    dR_4_amax_kept = tl.where((e < E)[None, :], dR_4_amax, float("-inf"))
-    dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
     S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -548,10 +534,6 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         dS = (dP_S - D_1[:, None]) * P_S
         at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
         dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
-        dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
-        dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
-        dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dR_4_amax_1 = dR_4_amax_1_new
         du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
     # Tiles that the mask or the end cuts.
@@ -579,28 +561,21 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
         S_3 = pick(S_band, at_4, 1)
         S_4 = S_1 + S_3
-        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dS_m = tl.where(mask, dS, 0.0)
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
+        dS = (dP_S - D_1[:, None]) * P_S
         at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dv_6_rows_along = pick_within(dS_m.to(R_ptr.dtype.element_ty), at_5, 1)
-        dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
-        dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
-        dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
-        dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dR_4_amax_1 = dR_4_amax_1_new
-        du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
+        dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_5, 1)
+        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
 
     # --- epilogue ---
-    dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
     dQ = du_5_rows / S_p + dv_6_rows / S_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(du_5_rows_base + du_5_rows_offs, du_5_rows, mask=in_i[:, None] & in_e[None, :])
     tl.store(dv_6_rows_base + du_5_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dR_4_amax_base + offs_i, dR_4_amax_2, mask=in_i)
     tl.store(dQ_base + du_5_rows_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -616,7 +591,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         "start",
     ],
 )
-def transformer_xl_backward_dV(
+def transformer_xl_backward_dK_dV(
     K_ptr,
     Q_ptr,
     u_ptr,
@@ -624,10 +599,14 @@ def transformer_xl_backward_dV(
     R_ptr,
     L_S_ptr,
     dO_ptr,
+    V_ptr,
+    D_ptr,
     dV_ptr,
+    dK_ptr,
     K_tiles,
-    Q_tiles,
+    V_tiles,
     dO_tiles,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -650,6 +629,10 @@ def transformer_xl_backward_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -674,10 +657,14 @@ def transformer_xl_backward_dV(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
+    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -708,16 +695,23 @@ def transformer_xl_backward_dV(
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
     v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
@@ -727,231 +721,9 @@ def transformer_xl_backward_dV(
     v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
     v_p = j0 + (BLOCK_J - 1)
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    S_4_scale = 1.0 / S_p
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = q.to(ACC) + u.to(ACC)[None, :]
-        S_kept = tl.where((e < E)[None, :], S, 0.0)
-        t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
-        S_1 = dot(k, t_3, None, ACC)
-        S_2 = q.to(ACC) + v.to(ACC)[None, :]
-        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        v_p_1 = start + i0 - v_p
-        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
-        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
-        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
-        t_4 = R_band.to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        S_band = dot(t_4, t_5, None, ACC)
-        at_2 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
-        S_3 = pick(S_band, at_2, 0)
-        S_4 = S_1 + S_3
-        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs)
-        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = q.to(ACC) + u.to(ACC)[None, :]
-        S_kept = tl.where((e < E)[None, :], S, 0.0)
-        t_6 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
-        S_1 = dot(k, t_6, None, ACC)
-        S_2 = q.to(ACC) + v.to(ACC)[None, :]
-        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-        v_p_1 = start + i0 - v_p
-        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
-        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
-        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
-        t_7 = R_band.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        S_band = dot(t_7, t_8, None, ACC)
-        at_3 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
-        S_3 = pick(S_band, at_3, 0)
-        S_4 = S_1 + S_3
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        S_4_m = tl.where(mask, S_4, float("-inf"))
-        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
-        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_L_S_b",
-        "stride_L_S_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_r",
-        "len_i",
-        "start",
-    ],
-)
-def transformer_xl_backward_dK(
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    K_ptr,
-    Q_ptr,
-    u_ptr,
-    v_ptr,
-    R_ptr,
-    L_S_ptr,
-    dK_ptr,
-    V_tiles,
-    K_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_u_h: tl.int64,
-    stride_u_e,
-    stride_v_h: tl.int64,
-    stride_v_e,
-    stride_R_h: tl.int64,
-    stride_R_r,
-    stride_R_e,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_r: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    u_ptr  u[h, e], input
-    v_ptr  v[h, e], input
-    R_ptr  R[h, r, e], input
-    L_S_ptr  L_S[b, h, i], input
-    dK_ptr  dK[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    BAND: tl.constexpr = 2 * (BLOCK_J if BLOCK_J > BLOCK_I else BLOCK_I)
-    band = tl.arange(0, BAND)
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-
-    # --- prologue ---
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
-    v_p = j0 + (BLOCK_J - 1)
-    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v_1 = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     S_4_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -968,8 +740,7 @@ def transformer_xl_backward_dK(
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
@@ -977,7 +748,7 @@ def transformer_xl_backward_dK(
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
         S_1 = dot(k, t_3, None, ACC)
-        S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
         v_p_1 = start + i0 - v_p
         at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
@@ -994,7 +765,9 @@ def transformer_xl_backward_dK(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), S.to(Q_ptr.dtype.element_ty), dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -1007,8 +780,7 @@ def transformer_xl_backward_dK(
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
@@ -1016,7 +788,7 @@ def transformer_xl_backward_dK(
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_6 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
         S_1 = dot(k, t_6, None, ACC)
-        S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
         S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
         v_p_1 = start + i0 - v_p
         at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
@@ -1037,14 +809,17 @@ def transformer_xl_backward_dK(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         S_m = tl.where(mask_p_1[:, None], S, 0.0)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         t_9 = dS.to(Q_ptr.dtype.element_ty)
         t_10 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
         dK_3 = dot(t_9, t_10, dK_3, ACC)
 
     # --- epilogue ---
     dK = dK_3 / S_p
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1054,28 +829,26 @@ def transformer_xl_backward_dK(
         "stride_L_S_h",
         "len_h",
         "len_b",
-        "len_i",
         "len_r",
         "len_j",
+        "len_i",
         "start",
     ],
 )
-def transformer_xl_backward_dR_4(
-    dR_4_scale_ptr,
+def transformer_xl_backward_dR(
     dO_ptr,
     V_ptr,
     D_ptr,
     Q_ptr,
     u_ptr,
     K_ptr,
-    v_ptr,
     R_ptr,
+    v_ptr,
     L_S_ptr,
-    dR_4_fixed_ptr,
+    dR_ptr,
+    R_tiles,
     dO_tiles,
     Q_tiles,
-    V_tiles,
-    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -1094,224 +867,48 @@ def transformer_xl_backward_dR_4(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
-    stride_v_h: tl.int64,
-    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
     stride_R_e,
+    stride_v_h: tl.int64,
+    stride_v_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_h: tl.int32,
     len_b: tl.int32,
-    len_i: tl.int32,
     len_r: tl.int32,
     len_j: tl.int32,
+    len_i: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each h, b and tile of i; sweeps j.
+    """One program for each h and tile of r; sweeps i.
 
-    dR_4_scale_ptr  dR.4.scale[], temp
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     Q_ptr  Q[b, h, i, e], input
     u_ptr  u[h, e], input
     K_ptr  K[b, h, j, e], input
-    v_ptr  v[h, e], input
     R_ptr  R[h, r, e], input
+    v_ptr  v[h, e], input
     L_S_ptr  L_S[b, h, i], input
-    dR_4_fixed_ptr  dR.4.fixed[h, r, e], fixed
+    dR_ptr  dR[h, r, e], output
+    R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_R  points of r in a tile
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    b = pid % len_b
-    pid = pid // len_b
-    h = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
-    band = tl.arange(0, BAND)
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
-    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
-    dR_4_fixed_base = dR_4_fixed_ptr + tl.cast(h, tl.int64) * len_r * E
-
-    # --- prologue ---
-    scale = tl.load(dR_4_scale_ptr)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    S = q.to(ACC) + u.to(ACC)[None, :]
-    S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
-    S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
-    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
-    v_p = BLOCK_J - 1
-    v_p_1 = start + i0
-    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
-    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
-    dR_4_p = i < len_i
-    mask_p = i + start
-    S_2_kept_1 = tl.where((i < len_i)[:, None], S_2, 0.0)
-    S_4_scale = 1.0 / S_p
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_2, t_3, None, ACC)
-        v_p_2 = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
-        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
-        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
-        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
-        S_band = dot(t_4, t_5, None, ACC)
-        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
-        S_3 = pick(S_band, at_2, 1)
-        S_4 = S_1 + S_3
-        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
-        at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dR_4_along = pick_within(dR_4_s.to(Q_ptr.dtype.element_ty), at_3, 1)
-        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
-        t_6 = fixed_point(dR_4, scale.to(ACC))
-        tl.atomic_add(
-            dR_4_fixed_base + at[:, None] * E + e[None, :],
-            t_6,
-            mask=in_e[None, :],
-            sem="relaxed",
-        )
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_8 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_7, t_8, None, ACC)
-        v_p_2 = v_p_1 - (j0 + v_p)
-        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
-        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
-        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
-        t_9 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_10 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
-        S_band = dot(t_9, t_10, None, ACC)
-        at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
-        S_3 = pick(S_band, at_4, 1)
-        S_4 = S_1 + S_3
-        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        dR_4_s = tl.where(dR_4_p[:, None], dS, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dR_4_s_m = tl.where(mask, dR_4_s, 0.0)
-        at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dR_4_along = pick_within(dR_4_s_m.to(Q_ptr.dtype.element_ty), at_5, 1)
-        dR_4 = dot(tl.trans(dR_4_along), S_2_kept_1.to(Q_ptr.dtype.element_ty), None, ACC)
-        in_band = (v_p_2 + band >= 0) & (v_p_2 + band < len_r)
-        t_11 = fixed_point(dR_4, scale.to(ACC))
-        tl.atomic_add(
-            dR_4_fixed_base + at[:, None] * E + e[None, :],
-            t_11,
-            mask=in_e[None, :] & in_band[:, None],
-            sem="relaxed",
-        )
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_h",
-        "len_r",
-    ],
-)
-def transformer_xl_backward_dR(
-    dR_4_ptr,
-    dR_ptr,
-    len_h: tl.int32,
-    len_r: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each h and tile of r.
-
-    dR_4_ptr  dR.4[h, r, e], temp
-    dR_ptr  dR[h, r, e], output
-    BLOCK_R  points of r in a tile
-    E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1322,22 +919,163 @@ def transformer_xl_backward_dR(
     h = pid
     offs_r = tl.arange(0, BLOCK_R)
     r = r0 + offs_r
+    BAND: tl.constexpr = 2 * (BLOCK_R if BLOCK_R > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
+    offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    dR_4_base = dR_4_ptr + tl.cast(h, tl.int64) * len_r * E + tl.cast(r0, tl.int64) * E
-    dR_4_offs = offs_r[:, None] * E + e[None, :]
-    in_r = r < len_r
+    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
     in_e = within(e, E, E_PAD)
+    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h + tl.cast(r0, tl.int64) * stride_R_r
+    R_offs = offs_r[:, None] * stride_R_r + e[None, :] * stride_R_e
+    in_r = r < len_r
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
+    dO_base = dO_ptr + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(h, tl.int64) * stride_V_h
+    D_base = D_ptr + tl.cast(h, tl.int64) * len_i
+    Q_base = Q_ptr + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    K_base = K_ptr + tl.cast(h, tl.int64) * stride_K_h
+    L_S_base = L_S_ptr + tl.cast(h, tl.int64) * stride_L_S_h
     dR_base = dR_ptr + tl.cast(h, tl.int64) * len_r * E + tl.cast(r0, tl.int64) * E
+    dR_offs = offs_r[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dR_4 = tl.load(dR_4_base + dR_4_offs, mask=in_r[:, None] & in_e[None, :], other=0.0)
-    dR_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dR = dR_4.to(ACC) / dR_p
+    dR_4 = tl.full([BLOCK_R, E_PAD], 0.0, ACC)
+    v_p = r0 + (BLOCK_R - 1)
+    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
+    r_2 = load_tile(R_base + R_offs, in_r[:, None] & in_e[None, :], R_tiles, [h, r0, 0])
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p_1 = 0 <= r
+    low = tl.maximum(0, 0 + r0 - start)
+    t = tl.minimum(len_i, len_j - 1 + (r0 + BLOCK_R - 1) - start + 1)
+    high = tl.where(0 <= r0 + BLOCK_R - 1, t, 0)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(high + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t_2 = tl.maximum(0, 0 + (r0 + BLOCK_R - 1) - start) + BLOCK_I - 1
+    full = tl.minimum(stop, tl.maximum(first, floor_div(t_2, BLOCK_I) * BLOCK_I))
+    t_3 = tl.where(0 <= r0, tl.minimum(len_i, len_j - 1 + r0 - start + 1), 0)
+    full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_3) // BLOCK_I * BLOCK_I))
+    lo_b = 0
+    hi_b = len_b
+
+    # --- sweep over i ---
+    for b in range(bound(lo_b), bound(hi_b)):
+        S_4_scale = 1.0 / S_p
+        # Tiles without a mask.
+        for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+            i = i0 + offs_i
+            dO_ptrs = dO_base + tl.cast(b, tl.int64) * stride_dO_b
+            dO_ptrs += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            v_p_1 = start + i0 - v_p
+            at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_j - 1)
+            # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+            V_ptrs = V_base + tl.cast(b, tl.int64) * stride_V_b + at[:, None] * stride_V_j
+            V_ptrs += f[None, :] * stride_V_f
+            V_band = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+            dP_S_band = dot(V_band.to(dO_ptr.dtype.element_ty), tl.trans(dO), None, ACC)
+            at_2 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            dP_S = pick(dP_S_band, at_2, 0)
+            D_ptrs = D_base + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(i0, tl.int64) + offs_i
+            d = tl.load(D_ptrs)
+            # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+            Q_ptrs = Q_base + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(i0, tl.int64) * stride_Q_i
+            Q_ptrs += Q_offs
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+            S = q.to(ACC) + u.to(ACC)[None, :]
+            S_kept = tl.where((e < E)[None, :], S, 0.0)
+            K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + at[:, None] * stride_K_j
+            K_ptrs += e[None, :] * stride_K_e
+            K_band = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            t_4 = K_band.to(Q_ptr.dtype.element_ty)
+            t_5 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty))
+            S_band = dot(t_4, t_5, None, ACC)
+            at_3 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            S_1 = pick(S_band, at_3, 0)
+            S_2 = q.to(ACC) + v.to(ACC)[None, :]
+            S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+            t_6 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(R_ptr.dtype.element_ty))
+            S_3 = dot(r_2, t_6, None, ACC)
+            S_4 = S_1 + S_3
+            L_S_ptrs = L_S_base + tl.cast(b, tl.int64) * stride_L_S_b
+            L_S_ptrs += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+            L_S = tl.load(L_S_ptrs)
+            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+            P_S_p = P_S_safe * 1.4426950408889634
+            P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+            dS = (dP_S - d.to(ACC)[None, :]) * P_S
+            dR_4 = dot(dS.to(Q_ptr.dtype.element_ty), S_2.to(Q_ptr.dtype.element_ty), dR_4, ACC)
+        # Tiles that the mask or the end cuts.
+        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+            i0 = first + step * BLOCK_I
+            i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+            i = i0 + offs_i
+            dO_ptrs_2 = dO_base + tl.cast(b, tl.int64) * stride_dO_b
+            dO_ptrs_2 += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            in_i = i < len_i
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            v_p_1 = start + i0 - v_p
+            at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_j - 1)
+            # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+            V_ptrs_2 = V_base + tl.cast(b, tl.int64) * stride_V_b + at[:, None] * stride_V_j
+            V_ptrs_2 += f[None, :] * stride_V_f
+            V_band = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
+            dP_S_band = dot(V_band.to(dO_ptr.dtype.element_ty), tl.trans(dO), None, ACC)
+            at_4 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            dP_S = pick(dP_S_band, at_4, 0)
+            D_ptrs_2 = D_base + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(i0, tl.int64)
+            D_ptrs_2 += offs_i
+            d = tl.load(D_ptrs_2, mask=in_i, other=0.0)
+            # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+            Q_ptrs_2 = Q_base + tl.cast(b, tl.int64) * stride_Q_b
+            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+            S = q.to(ACC) + u.to(ACC)[None, :]
+            S_kept = tl.where((e < E)[None, :], S, 0.0)
+            K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b + at[:, None] * stride_K_j
+            K_ptrs_2 += e[None, :] * stride_K_e
+            K_band = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+            t_7 = K_band.to(Q_ptr.dtype.element_ty)
+            t_8 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty))
+            S_band = dot(t_7, t_8, None, ACC)
+            at_5 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            S_1 = pick(S_band, at_5, 0)
+            S_2 = q.to(ACC) + v.to(ACC)[None, :]
+            S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+            t_9 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(R_ptr.dtype.element_ty))
+            S_3 = dot(r_2, t_9, None, ACC)
+            S_4 = S_1 + S_3
+            mask_p = i + start
+            mask_p_2 = i < len_i
+            t_10 = (0 <= mask_p[None, :] - r[:, None]) & (mask_p[None, :] - r[:, None] < len_j)
+            mask = t_10 & mask_p_1[:, None] & mask_p_2[None, :]
+            S_4_m = tl.where(mask, S_4, float("-inf"))
+            L_S_ptrs_2 = L_S_base + tl.cast(b, tl.int64) * stride_L_S_b
+            L_S_ptrs_2 += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+            L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+            P_S_p = P_S_safe * 1.4426950408889634
+            P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+            dS = (dP_S - d.to(ACC)[None, :]) * P_S
+            S_2_m = tl.where(mask_p_2[:, None], S_2, 0.0)
+            t_11 = dS.to(Q_ptr.dtype.element_ty)
+            t_12 = tl.where(in_i[:, None], S_2_m, 0.0).to(Q_ptr.dtype.element_ty)
+            dR_4 = dot(t_11, t_12, dR_4, ACC)
 
     # --- epilogue ---
-    tl.store(dR_base + dR_4_offs, dR, mask=in_r[:, None] & in_e[None, :])
+    dR = dR_4 / S_p
+    tl.store(dR_base + dR_offs, dR, mask=in_r[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1739,6 +1477,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1787,7 +1526,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_D_dQ_dR_4_amax": {
+    "transformer_xl_backward_D_dQ_du_5_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1797,12 +1536,13 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"), ("i", "e"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
-            "carried": (("i", "e"), ("i", "e"), ("i",)),
+            "carried": (("i", "e"), ("i", "e")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
             "data": ("O", "dO", "Q", "u", "v", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1817,7 +1557,6 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("du_5_rows_ptr", "pointer_acc", ""),
             ("dv_6_rows_ptr", "pointer_acc", ""),
-            ("dR_4_amax_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1870,7 +1609,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_dV": {
+    "transformer_xl_backward_dK_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1878,105 +1617,32 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("e",), ("e",), ("j", "e"), ("j", "e")),
-            "streamed": (("i", "e"), ("j", "e"), ("j", "e"), ("i", "f")),
-            "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("i", "e")),
-            "pairs_by_address": (("j", "i"), ("i", "e")),
-            "data": ("K", "u", "v", "Q", "R", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("u_ptr", "pointer_like", "u"),
-            ("v_ptr", "pointer_like", "v"),
-            ("R_ptr", "pointer_like", "R"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_u_h", "stride_wide", ""),
-            ("stride_u_e", "stride_last", ""),
-            ("stride_v_h", "stride_wide", ""),
-            ("stride_v_e", "stride_last", ""),
-            ("stride_R_h", "stride_wide", ""),
-            ("stride_R_r", "stride", ""),
-            ("stride_R_e", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_r", "extent", "r"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "transformer_xl_backward_dK": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"), ("j", "e"), ("e",), ("e",), ("j", "e"), ("j", "e")),
+            "resident": (("j", "e"), ("e",), ("e",), ("j", "f"), ("j", "e"), ("j", "e")),
             "streamed": (("i", "f"), ("i", "e"), ("j", "e"), ("j", "e")),
-            "carried": (("j", "e"),),
+            "carried": (("j", "f"), ("j", "e")),
             "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
             "pairs_by_address": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
-            "data": ("V", "K", "u", "v", "dO", "Q", "R"),
+            "data": ("K", "u", "v", "V", "dO", "Q", "R"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("u_ptr", "pointer_like", "u"),
             ("v_ptr", "pointer_like", "v"),
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1995,77 +1661,6 @@ KERNELS: dict[str, Any] = {
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_r", "extent", "r"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "transformer_xl_backward_dR_4": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "f"), ("i", "e"), ("i", "e")),
-            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
-            "carried": (),
-            "pairs": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "i"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "i"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "data": ("dO", "Q", "u", "v", "V", "K", "R"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("dR_4_scale_ptr", "pointer_acc", ""),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("u_ptr", "pointer_like", "u"),
-            ("K_ptr", "pointer_like", "K"),
-            ("v_ptr", "pointer_like", "v"),
-            ("R_ptr", "pointer_like", "R"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("dR_4_fixed_ptr", "pointer_fixed", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -2074,36 +1669,18 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_u_h", "stride_wide", ""),
-            ("stride_u_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "stride_wide", ""),
-            ("stride_v_e", "stride_last", ""),
-            ("stride_R_h", "stride_wide", ""),
-            ("stride_R_r", "stride", ""),
-            ("stride_R_e", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
-            ("len_h", "extent", "h"),
             ("len_b", "extent", "b"),
-            ("len_i", "extent", "i"),
-            ("len_r", "extent", "r"),
+            ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
+            ("len_r", "extent", "r"),
+            ("len_i", "extent", "i"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -2111,27 +1688,81 @@ KERNELS: dict[str, Any] = {
     "transformer_xl_backward_dR": {
         "facts": {
             "tiles": ("r",),
-            "stream": None,
+            "stream": "i",
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (("r", "e"),),
-            "streamed": (),
-            "carried": (),
-            "pairs": (("r", "e"),),
-            "pairs_by_address": (("r", "e"),),
-            "data": ("dR.4",),
-            "loops": 0,
+            "resident": (
+                ("e",),
+                ("r", "e"),
+                ("e",),
+                ("r", "f"),
+                ("r", "f"),
+                ("r", "e"),
+                ("r", "e"),
+            ),
+            "streamed": (("i", "f"), ("r", "f"), ("r", "f"), ("i", "e"), ("r", "e"), ("r", "e")),
+            "carried": (("r", "e"),),
+            "pairs": (("r", "i"), ("r", "i"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("r", "i"), ("r", "i"), ("i", "e"), ("i", "e")),
+            "data": ("u", "R", "v", "dO", "V", "Q", "K"),
+            "loops": 1,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
-            ("dR_4_ptr", "pointer_acc", ""),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("u_ptr", "pointer_like", "u"),
+            ("K_ptr", "pointer_like", "K"),
+            ("R_ptr", "pointer_like", "R"),
+            ("v_ptr", "pointer_like", "v"),
+            ("L_S_ptr", "pointer_like", "L_S"),
             ("dR_ptr", "pointer_like", "R"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_R e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_u_h", "stride_wide", ""),
+            ("stride_u_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
+            ("stride_R_r", "stride", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("len_h", "extent", "h"),
+            ("len_b", "extent", "b"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_R", "block", "r"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -2151,6 +1782,7 @@ KERNELS: dict[str, Any] = {
             "data": ("du.5", "dv.6"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("du_5_ptr", "pointer_acc", ""),
@@ -2180,6 +1812,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -2245,6 +1878,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),
@@ -2516,17 +2150,6 @@ def sum_into(shape, source, axes, dtype, scale):
     return total.to(dtype)
 
 
-def fixed_scale(largest, count):
-    """A power of two by which `count` values, none above `largest`, can be multiplied and stay below 2**62 in sum."""
-    # The largest of no values is minus infinity: such rows add nothing.
-    top = largest.clamp_min(0).amax() if largest.numel() else largest.new_zeros(())
-    top = top.double()
-    power = 61 - max(count, 1).bit_length() - torch.log2(top.clamp_min(1e-38))
-    scale = torch.exp2(torch.floor(power).clamp(-120, 120))
-    # What is not finite must not come out as a number.
-    return torch.where(torch.isfinite(top), scale, torch.nan).float()
-
-
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2612,21 +2235,19 @@ def backward(inputs, extents, params, config=None):
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     du_5_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dv_6_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dR_4_amax = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dR = torch.empty((len_h, len_r, len_e), dtype=inputs["R"].dtype, device=device)
     du = torch.empty((len_h, len_e), dtype=inputs["u"].dtype, device=device)
     dv = torch.empty((len_h, len_e), dtype=inputs["v"].dtype, device=device)
-    dR_4_fixed = torch.zeros((len_h, len_r, len_e), dtype=torch.int64, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_D_dQ_dR_4_amax", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_D_dQ_du_5_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    transformer_xl_backward_D_dQ_dR_4_amax[grid](
+    transformer_xl_backward_D_dQ_du_5_rows[grid](
         O,
         dO,
         V,
@@ -2639,7 +2260,6 @@ def backward(inputs, extents, params, config=None):
         D,
         du_5_rows,
         dv_6_rows,
-        dR_4_amax,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2678,11 +2298,11 @@ def backward(inputs, extents, params, config=None):
     dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("transformer_xl_backward_dV", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    transformer_xl_backward_dV[grid](
+    transformer_xl_backward_dK_dV[grid](
         K,
         Q,
         u,
@@ -2690,59 +2310,22 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         dO,
+        V,
+        D,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(u),
-        *launch_strides(v),
-        *launch_strides(R),
-        *launch_strides(L_S),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_j,
-        len_r,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("transformer_xl_backward_dK", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    transformer_xl_backward_dK[grid](
-        V,
-        dO,
-        D,
-        K,
-        Q,
-        u,
-        v,
-        R,
-        L_S,
         dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(V),
-        *launch_strides(dO),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(u),
         *launch_strides(v),
         *launch_strides(R),
         *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -2757,68 +2340,43 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dR.4.scale: the scale of fixed-point sums
-    dR_4_scale = fixed_scale(dR_4_amax, len_b * len_i * len_j)
-
-    # One program for each h, b and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_dR_4", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_h * len_b * tiles_i,)
-    transformer_xl_backward_dR_4[grid](
-        dR_4_scale,
-        dO,
-        V,
-        D,
-        Q,
-        u,
-        K,
-        v,
-        R,
-        L_S,
-        dR_4_fixed,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(Q),
-        *launch_strides(u),
-        *launch_strides(K),
-        *launch_strides(v),
-        *launch_strides(R),
-        *launch_strides(L_S),
-        len_h,
-        len_b,
-        len_i,
-        len_r,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # dR.4: the rest of its sum, in a fixed order
-    shape = (len_h, len_r, len_e)
-    dR_4 = sum_into(shape, dR_4_fixed, (), acc, dR_4_scale)
-
-    # One program for each h and tile of r.
+    # One program for each h and tile of r; sweeps i.
     cfg = configure("transformer_xl_backward_dR", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_r = triton.cdiv(len_r, cfg["BLOCK_R"])
     grid = (len_h * tiles_r,)
     transformer_xl_backward_dR[grid](
-        dR_4,
+        dO,
+        V,
+        D,
+        Q,
+        u,
+        K,
+        R,
+        v,
+        L_S,
         dR,
+        tiles_of(R, 1, cfg["BLOCK_R"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(K),
+        *launch_strides(R),
+        *launch_strides(v),
+        *launch_strides(L_S),
         len_h,
+        len_b,
         len_r,
+        len_j,
+        len_i,
+        params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
