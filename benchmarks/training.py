@@ -149,8 +149,18 @@ def measure(
     def theirs() -> torch.Tensor:
         return flex(q, k, v, score_mod=program.get("score"), block_mask=blocks)
 
+    learned = [x for x in extra.values() if x.is_floating_point()]
+
+    def with_extra_gradients() -> Any:
+        """FlexAttention's backward pass with the gradients of what its score function captures."""
+        for x in learned:
+            x.requires_grad_()
+        return partial(torch.autograd.grad, theirs(), [q, k, v, *learned], do, retain_graph=True)
+
     if warm:  # everything is compiled, into caches on disk
         torch.autograd.grad(theirs(), tracked, do)
+        if learned:
+            with_extra_gradients()()
         return row
     try:
         with torch.no_grad():
@@ -166,6 +176,12 @@ def measure(
         row[f"{way}_ratio"] = t / (
             mine[way] if way == "forward" else mine["backward_without_extra_gradients"]
         )
+    if learned and ms:
+        try:
+            row["flex_all_gradients_ms"] = milliseconds(with_extra_gradients())
+            row["all_gradients_ratio"] = row["flex_all_gradients_ms"] / mine["backward"]
+        except Exception as e:
+            row["flex_all_gradients_failed"] = f"{type(e).__name__}: {str(e)[:200]}"
     return row
 
 
@@ -194,6 +210,7 @@ def main() -> None:
             f" (all gradients {row['backward_tflops']:.0f})"
             f" flex {row.get('flex_forward_tflops', math.nan):.0f}/{row.get('flex_backward_tflops', math.nan):.0f}"
             f" ratio {row.get('forward_ratio', math.nan):.2f}/{row.get('backward_ratio', math.nan):.2f}"
+            f" (all gradients {row.get('all_gradients_ratio', math.nan):.2f})"
             f" error {row['error']:.1e} {row.get('flex_failed', '')}",
             flush=True,
         )

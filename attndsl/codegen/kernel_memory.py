@@ -7,7 +7,8 @@ from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_addresses import KernelAddresses
 from attndsl.codegen.kernel_names import Reaches, Tiles, Value
 from attndsl.codegen.programs import is_gather, lone, tile_axes
-from attndsl.schedule.tile import Load, Reach, Role, Scatter, Store, TileReach
+from attndsl.schedule.diagonals import diagonal_subs
+from attndsl.schedule.tile import Load, Reach, Role, Scatter, Store, TileReach, Val
 
 
 class KernelMemory(KernelAddresses):
@@ -134,6 +135,10 @@ class KernelMemory(KernelAddresses):
         self._emit_call("", "tl.store", arguments)
 
     def _scatter(self, s: Scatter) -> None:
+        along = diagonal_subs(self.program, s)
+        if along is not None:
+            self._scatter_diagonals(s, along)
+            return
         value = self._printer.number(self._values[s.value].text)
         pointers, mask = self._access(s, value.dims)
         dims = self.order(frozenset({*pointers.dims, *value.dims}))
@@ -144,3 +149,38 @@ class KernelMemory(KernelAddresses):
         arguments = [self._spread(pointers, dims), amount]
         arguments += ([] if mask is None else [f"mask={mask}"]) + ['sem="relaxed"']
         self._emit_call("", "tl.atomic_add", arguments)
+
+    def _scatter_diagonals(self, s: Scatter, subs: tuple[Expr, ...]) -> None:
+        """Terms whose diagonal says where they go: a diagonal's are added up first, always in the same order.
+
+        Diagonals are numbered by the row at which they meet the tile's first column, in stretches of its width.
+        """
+        value = self._printer.number(self._values[s.value].text)
+        row, column = value.dims
+        scale = self._printer.number(self._values[s.scale].text)
+        inside = self._mask({d for d in value.dims if d in s.bounds}, value.dims, s.guard)
+        code = value.code if inside is None else f"tl.where({inside}, {value.code}, 0.0)"
+        skewed = self.part(Text(f"{self.use('skewed')}({code})", value.dims, DType.FLOAT)).code
+        rows, columns = self.blocks[row], self.blocks[column]
+        part = self.names.fresh("stretch")
+        self._emit(f"for {part} in tl.static_range(({rows} + {columns} - 2) // {columns} + 1):")
+        self._indent += 1
+        kept = self._axes[row]
+        self._axes[row] = self.names.fresh(f"{row}_diagonal")
+        first = f"{self._origins[row]} + ({part} - 1) * {columns} + 1"
+        self._emit(f"{self._axes[row]} = {first} + {self._offsets[column]}")
+        sums = f"{self.use('diagonals')}({skewed}, {part})"
+        code = f"{self.use('fixed_point')}({sums}, {scale.code})"
+        amount = self.part(Text(code, (row,), DType.INT)).code
+        places: list[Expr] = []
+        for k, sub in enumerate(subs):
+            if row in self._spans(sub):
+                place = self.part(self._printer.cast(self._printer.print(sub), DType.INT), "at")
+                sub = Val(f"{s.tensor}.{k}")
+                self._values[sub.name] = Value(place)
+            places.append(sub)
+        pointers = self._pointers(s.tensor, tuple(places), 48)
+        arguments = [pointers.code, amount, f"mask={amount} != 0", 'sem="relaxed"']
+        self._emit_call("", "tl.atomic_add", arguments)
+        self._axes[row] = kept
+        self._indent -= 1

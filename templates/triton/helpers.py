@@ -533,6 +533,33 @@ def fixed_point(x, scale):
 
 
 @triton.jit
+def columns_of(x):
+    """The columns of a tile, in a loop: numbers made of them are made anew at every turn, and take no registers."""
+    column = tl.arange(0, x.shape[1])
+    if INTERPRETED:
+        return column
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [column], tl.int32, False, 1)
+
+
+@triton.jit
+def skewed(x):
+    """x[m, n] at [m, (m - n - 1) mod |n|]: what lies on one diagonal lies in one column."""
+    m = tl.arange(0, x.shape[0])
+    return tl.gather(x, (m[:, None] - columns_of(x)[None, :] - 1) & (x.shape[1] - 1), 1)
+
+
+@triton.jit
+def diagonals(x, stretch):
+    """Sums of the diagonals of a `skewed` tile: a stretch of them, as many as it has columns.
+
+    Column r of stretch p has the diagonal that meets the tile's first column in row (p - 1) * |n| + 1 + r.
+    """
+    m = tl.arange(0, x.shape[0])
+    here = (m[:, None] - columns_of(x)[None, :] - 1 + x.shape[1]) // x.shape[1] == stretch
+    return tl.sum(tl.where(here, x, 0.0), 0)
+
+
+@triton.jit
 def bound(x):
     """A loop bound. Numpy 2.4 makes no number of the one-element arrays that the interpreter keeps scalars in."""
     if INTERPRETED:

@@ -37,6 +37,26 @@ def bound(x):
 
 
 @triton.jit
+def columns_of(x):
+    """The columns of a tile, in a loop: numbers made of them are made anew at every turn, and take no registers."""
+    column = tl.arange(0, x.shape[1])
+    if INTERPRETED:
+        return column
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [column], tl.int32, False, 1)
+
+
+@triton.jit
+def diagonals(x, stretch):
+    """Sums of the diagonals of a `skewed` tile: a stretch of them, as many as it has columns.
+
+    Column r of stretch p has the diagonal that meets the tile's first column in row (p - 1) * |n| + 1 + r.
+    """
+    m = tl.arange(0, x.shape[0])
+    here = (m[:, None] - columns_of(x)[None, :] - 1 + x.shape[1]) // x.shape[1] == stretch
+    return tl.sum(tl.where(here, x, 0.0), 0)
+
+
+@triton.jit
 def dot(a, b, acc, OUT: tl.constexpr):
     """`acc + a @ b`, accumulated in OUT; `acc` may be None."""
     if INTERPRETED:
@@ -112,6 +132,13 @@ def safe_div(a, b):
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
     # that one of a row is inverted once; and a constant 0 would be converted apart from the quotients, one by one.
     return tl.where(tl.where(b == 0.0, a == 0.0, False), a, a / b)
+
+
+@triton.jit
+def skewed(x):
+    """x[m, n] at [m, (m - n - 1) mod |n|]: what lies on one diagonal lies in one column."""
+    m = tl.arange(0, x.shape[0])
+    return tl.gather(x, (m[:, None] - columns_of(x)[None, :] - 1) & (x.shape[1] - 1), 1)
 
 
 @triton.jit
@@ -861,8 +888,12 @@ def bias_toeplitz_backward_dtable(
         S_2 = S_1 + table.to(ACC)
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        t = fixed_point(dS, scale.to(ACC))
-        tl.atomic_add(dtable_fixed_base + at, t, mask=in_i[:, None], sem="relaxed")
+        t = skewed(tl.where(in_i[:, None], dS, 0.0))
+        for stretch in tl.static_range((BLOCK_I + BLOCK_J - 2) // BLOCK_J + 1):
+            i_diagonal = i0 + (stretch - 1) * BLOCK_J + 1 + offs_j
+            t_2 = fixed_point(diagonals(t, stretch), scale.to(ACC))
+            at_2 = tl.minimum(tl.maximum(i_diagonal + start - j0 + len_j - 1, 0), len_r - 1)
+            tl.atomic_add(dtable_fixed_base + at_2, t_2, mask=t_2 != 0, sem="relaxed")
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -883,13 +914,12 @@ def bias_toeplitz_backward_dtable(
         S_2 = S_1 + table.to(ACC)
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        t_2 = fixed_point(dS, scale.to(ACC))
-        tl.atomic_add(
-            dtable_fixed_base + at,
-            t_2,
-            mask=in_i[:, None] & in_j[None, :] & mask[None, :],
-            sem="relaxed",
-        )
+        t_3 = skewed(tl.where(in_i[:, None] & in_j[None, :] & mask[None, :], dS, 0.0))
+        for stretch_2 in tl.static_range((BLOCK_I + BLOCK_J - 2) // BLOCK_J + 1):
+            i_diagonal_2 = i0 + (stretch_2 - 1) * BLOCK_J + 1 + offs_j
+            t_4 = fixed_point(diagonals(t_3, stretch_2), scale.to(ACC))
+            at_3 = tl.minimum(tl.maximum(i_diagonal_2 + start - j0 + len_j - 1, 0), len_r - 1)
+            tl.atomic_add(dtable_fixed_base + at_3, t_4, mask=t_4 != 0, sem="relaxed")
 
 
 @triton.jit(
