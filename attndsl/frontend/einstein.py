@@ -38,6 +38,8 @@ class Refusal:
     why: Why
     index: str
     at: ast.Expr
+    meant: ast.Expr | None = None
+    """What would be summed there by the rule, where it is one expression."""
 
 
 class CannotSum(Exception):
@@ -130,7 +132,7 @@ class _Landing:
     def chain(self, e: ast.Binary) -> list[ast.Expr]:
         factors = [(f, divides) for f, divides in chain_of(e) if self.occurs(f)]
         if all(divides for _, divides in factors):
-            raise self.refuse(Why.DIVISOR, factors[0][0])
+            raise self.refuse(Why.DIVISOR, factors[0][0], self.only(factors[0][0]))
         return [e] if len(factors) > 1 else self.find(factors[0][0])
 
     def argument(self, e: ast.Expr) -> list[ast.Expr]:
@@ -140,8 +142,16 @@ class _Landing:
             raise self.refuse(Why.UNCLEAR, e)
         return self.find(inside[0])
 
-    def refuse(self, why: Why, at: ast.Expr) -> CannotSum:
-        return CannotSum([Refusal(why, self.index, at)])
+    def only(self, e: ast.Expr) -> ast.Expr | None:
+        """The one node of an expression over which the index is summed; None if the rule finds none or several."""
+        try:
+            found = self.find(e)
+        except CannotSum:
+            return None
+        return found[0] if len(found) == 1 else None
+
+    def refuse(self, why: Why, at: ast.Expr, meant: ast.Expr | None = None) -> CannotSum:
+        return CannotSum([Refusal(why, self.index, at, meant)])
 
 
 def chain_of(e: ast.Expr) -> list[tuple[ast.Expr, bool]]:

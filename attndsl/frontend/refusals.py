@@ -30,7 +30,7 @@ def refuse_sums(error: CannotSum, left: Set[str], scope: Scope, report: Report) 
                     f"the sum over index `{r.index}` would land inside a divisor",
                     r.at.span,
                     f"`{r.index}` occurs in this divisor, and in no factor",
-                    f"write the sum: `sum[{r.index}]({print_expr(ast.strip(r.at))})`",
+                    f"write the sum: `sum[{r.index}]({print_expr(ast.strip(r.meant or r.at))})`",
                 )
             case Why.UNCLEAR:
                 carriers = [

@@ -140,7 +140,13 @@ class Resolver:
             want = self._written(e.name)
             batch = next((s.expr for s in e.subs if self._is_batch(s.expr)), None)
             if isinstance(batch, ast.Name):
-                self._batch(batch.name, batch.span, f"write `{_form(e.name, want)}`")
+                help = f"write `{_form(e.name, want)}`"
+                written = {s.expr.name for s in e.subs if isinstance(s.expr, ast.Name)}
+                if not written >= {
+                    *scope.batch
+                }:  # no habit: one of them is meant, as where heads are mixed
+                    help += f", or take `{batch.name}` out of `batch`, if its points are mixed"
+                self._batch(batch.name, batch.span, help)
             elif e.name in scope.body and scope.body[e.name].poisoned:
                 self.spoiled = True  # refused where it is assigned: no more is said about it
             elif len(e.subs) != len(want):

@@ -49,7 +49,11 @@ def buffers_of(
         if x in residuals:
             kind = BufferKind.RESIDUAL
         sequences = ranks.sequence(d.indices)
-        if kind is not BufferKind.OUTPUT and len(sequences) > 1:
+        if (
+            kind is not BufferKind.OUTPUT
+            and len(sequences) > 1
+            and not _as_large(ready, extents(d), kept)
+        ):
             names = " and ".join(f"`{i}`" for i in sequences)
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
@@ -62,6 +66,17 @@ def buffers_of(
         buffers.append(Buffer(sums.fixed, extents(defs[x]), BufferKind.FIXED))
     scales = [s.out for s in steps if isinstance(s, HostScale)]
     return (*buffers, *(Buffer(x, (), BufferKind.TEMP) for x in scales))
+
+
+def _as_large(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> bool:
+    """Whether an output of data holds as much, as the gradient of a cache's pages does: they get it by several ways."""
+    ranks = ready.ranks
+    return any(
+        {*of} <= {ranks.of.get(i, i) for i in o.indices}
+        and any(ranks.kind(i) is Kind.FEATURE for i in o.indices)
+        for o in ready.cascade.outputs
+        if o.name not in kept
+    )
 
 
 def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[str, str] | None:

@@ -65,11 +65,16 @@ def build_kernel(
         raise Refused("A0403", why, d.span)
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(loop_axis(r, (*grid, *tiles), stream), r, Role.LOOP) for r in loops]
+    # A map of features at pairs of points is a map at every point of the first: a tile has two axes.
+    wide = not loops and any(
+        ranks.kind(i) is Kind.FEATURE for m in members for i in c.define(m).indices
+    )
+    alone = tiles[:1] if stream is None and len(tiles) > 1 and wide else ()
     tile_names: list[str] = []
     for r in tiles:
         axis = r if r not in tile_names else r + "_2"
         tile_names.append(axis)
-        axes.append(Axis(axis, r, Role.TILE))
+        axes.append(Axis(axis, r, Role.GRID if axis in alone else Role.TILE))
     if stream is not None:
         axis = stream if stream not in tile_names else stream + "_s"
         axes.append(Axis(axis, stream, Role.STREAM))

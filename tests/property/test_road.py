@@ -42,11 +42,12 @@ def test_refused_program(name: str) -> None:
     case = CASES[name]
     op = attndsl.compile(case.text, backend="eager")
     inputs = case.inputs()
-    got = op.reference(**inputs, **case.params)
+    params = {**case.params, **({} if case.start is None else {"start": case.start})}
+    got = op.reference(**inputs, **params)
     for g, w in zip(got if isinstance(got, tuple) else (got,), case.expected(inputs), strict=True):
         torch.testing.assert_close(g, w)
     with pytest.raises(attndsl.DiagnosticError) as refused:
-        op(**{n: x.requires_grad_(x.is_floating_point()) for n, x in inputs.items()}, **case.params)
+        op(**{n: x.requires_grad_(x.is_floating_point()) for n, x in inputs.items()}, **params)
     (finding,) = refused.value.diagnostics
     assert finding.code == REFUSED[name]
     assert finding.span is not None

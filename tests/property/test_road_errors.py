@@ -87,6 +87,35 @@ def test_program(name: str) -> None:
     assert text[first.span.start : first.span.end] == place
 
 
+# what is wrong -> program, the help
+HELPS: dict[str, tuple[str, str]] = {
+    "a sum deep in a divisor": (
+        program("  S[i,j] = 1 / max(abs(Q[i,e] * K[j,e]), 1.0)" + OUT),
+        "write the sum: `sum[e](Q[i,e] * K[j,e])`",
+    ),
+    "several sums in a divisor": (
+        program("  S[i,j] = 1 / (Q[i,e] * K[j,e] + Q[i,e] * Q[j,e])" + OUT),
+        "write the sum: `sum[e](Q[i,e] * K[j,e] + Q[i,e] * Q[j,e])`",
+    ),
+    "heads that are mixed": (
+        program(DOT + "\n  T[g,i,j] = W[g,h] * S[i,j]" + OUT, ", W[g,h]"),
+        "write `W[g]`, or take `h` out of `batch`, if its points are mixed",
+    ),
+    "batch indices out of habit": (
+        program("  S[i,j] = Q[b,h,i,e] * K[j,e]" + OUT),
+        "write `Q[i,e]`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELPS)
+def test_help(name: str) -> None:
+    text, help = HELPS[name]
+    with pytest.raises(attndsl.DiagnosticError) as refused:
+        attndsl.compile(text)
+    assert refused.value.diagnostics[0].help == help
+
+
 def inputs(i: int = 5, j: int = 7) -> list[Tensor]:
     return [torch.randn(2, 3, i, 4), torch.randn(2, 3, j, 4), torch.randn(2, 3, j, 6)]
 

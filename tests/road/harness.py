@@ -18,6 +18,9 @@ from tests.road import (  # noqa: F401 (they fill CASES)
     moving,
     normalizers,
     outputs,
+    recent,
+    recent_more,
+    recent_states,
     scores,
     unplanned,
 )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 # Refused, with the code.
-REFUSED: dict[str, str] = {}
+REFUSED: dict[str, str] = {
+    "re_mesa_unrolled": "A0401",
+    "re_moba_rank": "A0404",
+    "re_mta": "A0404",
+}
 
 # Wrong, with the reason.
 WRONG: dict[str, str] = {}
@@ -51,6 +55,17 @@ QUICK = {
     "nothing_seen",
     "positions_window",
     "power_of_distance",
+    "re_cog",
+    "re_cross_lengths",
+    "re_kda",
+    "re_local_global_lse",
+    "re_loglinear",
+    "re_metala",
+    "re_nsa_selected",
+    "re_paged_gqa",
+    "re_paged_mla",
+    "re_paged_same",
+    "re_path_linear",
     "relative_rows_of_keys",
     "rotary",
     "rows_kept",
