@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM
 from attndsl.codegen.gluon_layouts import ROWS
-from attndsl.codegen.gluon_steps import StepPrinter
-from attndsl.codegen.joining import join
+from attndsl.codegen.gluon_own import OwnPrinter
 from attndsl.codegen.kernel_names import Section
 from attndsl.schedule.tile import Across, Load, Role, Store
 
 
 @dataclass(slots=True)
-class GluonPrinter(StepPrinter):
+class GluonPrinter(OwnPrinter):
     """Prints the three functions: `main`, `producer` and `consumer` hold their lines after `run_roles`."""
 
     main: list[Section] = field(default_factory=list)
@@ -41,6 +40,7 @@ class GluonPrinter(StepPrinter):
     def run_roles(self) -> None:
         """Print all three functions."""
         roles = self._roles
+        self.find_own()
         for load in (*roles.resident.values(), *roles.also.values(), *roles.rings.values()):
             self.descriptors.setdefault(load.tensor, "")
         for store in roles.stores.values():
@@ -77,7 +77,7 @@ class GluonPrinter(StepPrinter):
             self._coordinates[name] = self.turned(moved, along)
         for add in roles.across:
             self._coordinates[add.tensor] = [self._coordinate(add.tensor, s) for s in add.subs]
-        self._counts()
+        self.count_steps()
         self.turn = self._take()
         self.main = [Section("shared memory", tuple(self._allocations()))]
 
@@ -163,28 +163,6 @@ class GluonPrinter(StepPrinter):
         # The copy engine counts in 32 bits; a tensor of ids may not.
         return self.part(replace(text, code=f"tl.cast({text.code}, tl.int32)"), f"{name}_at").code
 
-    def _counts(self) -> None:
-        """How many tiles each range has; the unmasked ranges come first, as one stretch of steps."""
-        assert self.program.sweep is not None
-        block = self.blocks[self._roles.stream]
-        ranges = sorted(self.program.sweep.ranges, key=lambda r: r.masked)
-        total, place, whole = "0", "", "0"
-        for k, r in enumerate(ranges):
-            lo, hi = (self._values[n].text.at(ATOM) for n in (r.lo, r.hi))
-            # Stages are counted in 32 bits; ends of ranges may be read from a tensor of 64.
-            count = f"tl.cast(tl.cdiv(tl.maximum({hi} - {lo}, 0), {block}), tl.int32)"
-            name = self.names.fresh("steps")
-            self._emit(f"{name} = {count}" if k == 0 else f"{name} = {total} + {count}")
-            here = f"{lo} + (t - {total}) * {block}" if k else f"{lo} + t * {block}"
-            place = here if not place else f"tl.where(t < {total}, {place}, {here})"
-            total = name
-            if not r.masked:
-                whole = name
-        self._emit(f"whole = {whole}")
-        # A sweep over nothing still takes one step, in which every pair is masked.
-        self._emit(f"total = tl.maximum({total}, 1)")
-        self.place = place
-
     def _allocations(self) -> Iterator[str]:
         roles = self._roles
         for name, load in roles.resident.items():
@@ -204,9 +182,15 @@ class GluonPrinter(StepPrinter):
             yield f"turn_slot = gl.allocate_shared_memory(gl.int32, [1], {layout})"
             self.shared.append("turn_slot")
         for name, count in (("ready", "2" if roles.dealt else "1"), ("free", "GROUPS")):
-            yield f"{name} = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
-            yield f"mbarrier.init({name}, count={count})"
+            rooms = "GROUPS, 1" if self.groups_alone else "1"
+            yield f"{name} = gl.allocate_shared_memory(gl.int64, [{rooms}], mbarrier.MBarrierLayout())"
+            if not self.groups_alone:
+                yield f"mbarrier.init({name}, count={count})"
             self.shared.append(name)
+        if self.groups_alone:
+            yield "for group in gl.static_range(GROUPS):"
+            yield "    mbarrier.init(ready.index(group), count=1)"
+            yield "    mbarrier.init(free.index(group), count=1)"
         for name, load in roles.rings.items():
             shape = ", ".join(["STAGES", *self.box(load)])
             d = self.descriptors[load.tensor]
@@ -303,7 +287,7 @@ class GluonPrinter(StepPrinter):
 
     def _store(self, s: Store) -> None:
         if s is not self._roles.stores.get(s.value):
-            StepPrinter._store(self, s)
+            OwnPrinter._store(self, s)
             return
         d, place = self.descriptors[s.tensor], f"{s.value}_out.index(GROUP)"
         value = self._printer.value(self._values[s.value].text).at(ATOM)
@@ -395,24 +379,32 @@ class GluonPrinter(StepPrinter):
     def _produce_resident(self) -> None:
         """The tiles that stay, as soon as the last ones are of no use."""
         roles = self._roles
-        total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
-        for x in roles.also.values():
-            total += f" + COPIED * GROUPS * {self._bytes(x)}"
-        self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
+        total = " + ".join(map(self._bytes, roles.resident.values()))
+        total += "".join(f" + COPIED * {self._bytes(x)}" for x in roles.also.values())
+        free, ready, each = "free", "ready", "    "
+        if self.groups_alone:
+            self._emit("for group in gl.static_range(GROUPS):")
+            self._indent += 1
+            free, ready, each = "free.index(group)", "ready.index(group)", ""
+        else:
+            total = f"GROUPS * ({total})" if " + " in total else f"GROUPS * {total}"
+        self._emit(f"mbarrier.wait({free}, tile & 1 ^ 1)")
         if roles.dealt:
             for line in self._tell():
                 self._emit(line)
-        self._emit(f"mbarrier.expect(ready, {total})")
-        self._emit("for group in gl.static_range(GROUPS):")
+        self._emit(f"mbarrier.expect({ready}, {total})")
+        if not self.groups_alone:
+            self._emit("for group in gl.static_range(GROUPS):")
         for name, load in (*roles.resident.items(), *roles.also.items()):
             at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            line = (
-                f"tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
-            )
+            place = f"{name}_tile.index(group)"
+            line = f"tma_load({self.descriptors[load.tensor]}, {at}, {ready}, {place})"
             if name in roles.also:
-                self._emit("    if COPIED == 1:")
+                self._emit(f"{each}if COPIED == 1:")
                 line = "    " + line
-            self._emit("    " + line)
+            self._emit(each + line)
+        if self.groups_alone:
+            self._indent -= 1
         if roles.dealt:
             # Asked for while what was brought is worked on.
             self._emit(f"later = {self._asked()}")
@@ -440,7 +432,8 @@ class GluonPrinter(StepPrinter):
 
     def _run_consumer(self) -> None:
         roles = self._roles
-        ready = "mbarrier.wait(ready, tile & 1)"
+        mine = ".index(GROUP)" if self.groups_alone else ""
+        ready = f"mbarrier.wait(ready{mine}, tile & 1)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
         self._body(roles.rows)
@@ -450,7 +443,7 @@ class GluonPrinter(StepPrinter):
             rows = [ready, *rows] if there else [*rows, ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
-        joined = join(roles.sweep, sums=2)
+        joined = self.joined
         if joined is not None:
             # One loop; what its masks need is computed where they are.
             kept = {id(s) for s in joined.body}
@@ -463,16 +456,21 @@ class GluonPrinter(StepPrinter):
             whole = None
         for loop in self.program.loops:
             self._body([s for s in loop.prologue if getattr(s, "dims", ())])
+        own = self.own_steps()
         issued: list[str] = []
         if self.issues_first:
             self.issue_first(masked)
             told = [] if roles.dealt else [ready]
             issued = ["# --- first scores ---", *told, *self._take()]
+            if own and self.begin != "0":
+                # Which scores are the first, the group must find out.
+                own, issued, rows = [*own, *issued, "# --- rows ---", *rows], [], []
         self.before_loops(masked)
         first = self._take()
         if joined is not None:
-            self._emit("# Tiles that the mask or the end cuts come last, and are masked.")
-            self._emit(f"for t in range({self.first_step()}, total):")
+            where = "" if self.own_ends else " come last, and"
+            self._emit(f"# Tiles that the mask or the end cuts{where} are masked.")
+            self._emit(f"for t in range({self.first_step()}, {self.end}):")
             self.step(masked)
         elif whole is not None:
             self._emit("# Tiles without a mask.")
@@ -485,7 +483,8 @@ class GluonPrinter(StepPrinter):
         loops = self._take()
         self.after_loops(masked)
         last = self._take()
-        given = "mbarrier.arrive(free, count=1)"
+        behind = self.steps_behind()
+        given = f"mbarrier.arrive(free{mine}, count=1)"
         if roles.stores:
             self._emit("if APART == 0:")
             self._emit("    tma.store_wait(0)")
@@ -511,9 +510,11 @@ class GluonPrinter(StepPrinter):
         around = bool(self.program.loops)
         before = [("positions", [*moving, *self._top]), ("rows", rows)]
         sweep = [
+            ("this group's steps", own),
             ("first tile", first),
             (f"sweep over {roles.stream}", [*loops, *([] if around else early)]),
             ("last product", last),
+            ("steps of other groups", behind),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
         begun, swept, ended = (

@@ -30,6 +30,11 @@ class StepPrinter(LayoutPrinter):
     """Selections that only tiles from `whole` on need, with what they alone use."""
     place: str = ""
     """Where the stream's tile of step `t` starts."""
+    begin: str = "0"
+    end: str = "total"
+    """The steps that a group takes part in."""
+    cut: str = "t >= whole"
+    """Whether a step's tile has a mask."""
 
     def _score_rings(self, body: Body) -> list[str]:
         return list(dict.fromkeys(d.right for d in body.scores))
@@ -152,7 +157,7 @@ class StepPrinter(LayoutPrinter):
             assert isinstance(s.expr, Select)
             assert isinstance(s.expr.then, Val)
             self._define(name, self._values[s.expr.then.name].text)
-            self._emit("if t >= whole:")
+            self._emit(f"if {self.cut}:")
             self._indent += 1
             self._masks.append({})
             self._body(self.masks[name])
@@ -176,7 +181,9 @@ class StepPrinter(LayoutPrinter):
 
     def first_step(self) -> str:
         """What the loops count from."""
-        return "1" if self._roles.order is Order.CARRIED else "0"
+        if self._roles.order is not Order.CARRIED:
+            return self.begin
+        return "1" if self.begin == "0" else f"{self.begin} + 1"
 
     def before_loops(self, body: Body) -> None:
         """What comes before the loops, for the first tile; behind `issue_first` where that stands apart."""
@@ -192,7 +199,8 @@ class StepPrinter(LayoutPrinter):
 
     def issue_first(self, body: Body) -> None:
         """The scores of a tile's first step."""
-        self._emit(f"stage, phase = {', '.join(_place('done'))}")
+        at = "done" if self.begin == "0" else f"done + {self.begin}"
+        self._emit(f"stage, phase = {', '.join(place_of(at))}")
         for name in self._score_rings(body):
             self._await(name, "stage", "phase")
         for dot in body.scores:
@@ -225,7 +233,7 @@ class StepPrinter(LayoutPrinter):
 
     def _first(self, body: Body) -> None:
         """The first tile: nothing of an earlier one is to be multiplied yet."""
-        self._emit("t = 0")
+        self._emit(f"t = {self.begin}")
         self._position()
         self._begin_body(body)
         self._body(body.early)
@@ -239,8 +247,8 @@ class StepPrinter(LayoutPrinter):
 
     def _step_carried(self, body: Body) -> None:
         scores, sums = self._score_rings(body), self._sum_rings(body)
-        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
-        self._emit(f"last, last_phase = {', '.join(_place('done + t - 1'))}")
+        self._emit(f"stage, phase = {', '.join(place_of('done + t'))}")
+        self._emit(f"last, last_phase = {', '.join(place_of('done + t - 1'))}")
         for name in scores:
             self._await(name, "stage", "phase")
         for name in sums:
@@ -296,7 +304,7 @@ class StepPrinter(LayoutPrinter):
         scores, sums = self._score_rings(body), self._sum_rings(body)
         if not sums:
             return
-        self._emit(f"last, last_phase = {', '.join(_place('done + total - 1'))}")
+        self._emit(f"last, last_phase = {', '.join(place_of(f'done + {self.end} - 1'))}")
         for name in sums:
             if name not in scores:
                 self._await(name, "last", "last_phase")
@@ -314,7 +322,7 @@ class StepPrinter(LayoutPrinter):
             body, starts = begun(body, self._roles.stream)
         late = {add.left for add in body.across} if wide else set()
         early = list(body.early)
-        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        self._emit(f"stage, phase = {', '.join(place_of('done + t'))}")
         there: list[str] = []
         if starts:
             self._position()
@@ -489,6 +497,6 @@ def _made_of(name: str, early: Sequence[Stmt]) -> list[Stmt]:
     return out[::-1]
 
 
-def _place(step: str) -> tuple[str, str]:
+def place_of(step: str) -> tuple[str, str]:
     """The stage of a ring that holds the tile of a step, and the phase of its barriers then."""
     return f"({step}) % STAGES", f"(({step}) // STAGES) & 1"

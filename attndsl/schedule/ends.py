@@ -84,6 +84,12 @@ def counted_ends(program: TileProgram) -> tuple[Compute, ...] | None:
     return tuple(reversed(out)) if needed <= made.keys() else None
 
 
+def moving(program: TileProgram, ends: tuple[Compute, ...]) -> tuple[Compute, ...]:
+    """Those of the statements that depend on where the tile begins."""
+    made = _made(program)
+    return tuple(s for s in ends if _moves(s.expr, made))
+
+
 def _moves(x: Expr, made: Mapping[str, Compute]) -> bool:
     """Whether a number depends on where the tile begins."""
     names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()

@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 EXAMPLE_NAMES = ["causal", "full", "gqa", "alibi", "softcap", "bias_broadcast", "window"]
 EXAMPLE_NAMES += ["documents"]
 STAGES, GROUPS, PATIENCE = 2, 2, 10.0
-INIT = re.compile(r"mbarrier\.init\((\w+)(\.index\(stage\))?, count=(\w+)\)")
+INIT = re.compile(r"mbarrier\.init\((\w+)(\.index\((?:stage|group)\))?, count=(\w+)\)")
 
 
 class Value:
