@@ -23,7 +23,7 @@ from attndsl.cascade.nodes import (
     Select,
 )
 from attndsl.cascade.types import time_axis
-from attndsl.cascade.walk import free, reads, rewrite
+from attndsl.cascade.walk import free, reads, rename, rewrite
 from attndsl.schedule.bounded import bound_terms
 from attndsl.schedule.columns import split_columns
 from attndsl.schedule.forms import factors, in_order, is_large, is_scatter, product_of
@@ -209,9 +209,13 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
 
     rewrite:  g[h] = sum[b,i,j](x)   ->   g.rows[b,h,i] = sum[j](x);  g[h] = sum[b,i](g.rows[b,h,i])
     requires: the sum keeps no sequence rank; where it keeps features, it sums two sequence ranks
+
+    Rows that are summed for something else already (a bias of queries gets the sum of their gradients) are those.
     """
     body: list[Define] = []
     host: list[HostSum] = []
+    sums = [d for d in reversed(c.body) if d.init is None and is_large(d.expr, ranks)]
+    known = {_as_numbered(d, ranks): d.tensor for d in sums}
     for d in c.body:
         e = d.expr
         if not isinstance(e, Reduce) or not is_large(e, ranks) or is_scatter(e, ranks):
@@ -238,7 +242,12 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
         domain = None if rest else e.where
         if domain is not None:
             expr = Select(domain, expr, Const(0.0))
-        body.append(Define(part, kept, expr, span=d.span))
+        made = Define(part, kept, expr, span=d.span)
+        same = known.get(_as_numbered(made, ranks))
+        if same is None:
+            body.append(made)
+        else:
+            part = same
         axes = tuple(k for k, i in enumerate(kept) if i not in d.indices)
         host.append(HostSum(d.tensor, part, axes))
         summed = Reduce(
@@ -248,3 +257,17 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
         )
         body.append(dataclasses.replace(d, expr=summed))
     return dataclasses.replace(c, body=tuple(body)), host
+
+
+def _as_numbered(d: Define, ranks: Ranks) -> tuple[object, ...]:
+    """A definition with its indices by number: two that define the same are equal."""
+    over = d.expr.indices if isinstance(d.expr, Reduce) else ()
+    every = {*d.indices, *over}
+    rank = {i: ranks.of.get(i, i) for i in every}
+    names = {i: f"%{rank[i]}.{k}" for k, i in enumerate(d.indices)}
+    names |= {i: f"%{rank[i]}:{k}" for k, i in enumerate(over)}
+    return (
+        tuple(names[i] for i in d.indices),
+        rename(d.expr, names),
+        None if d.where is None else rename(d.where, names),
+    )

@@ -94,6 +94,19 @@ def test_the_backward_pass_is_a_kernel_by_rows_and_one_by_columns() -> None:
     assert not [b for b in plan.buffers if {"i", "j"} <= set(b.ranks)]
 
 
+def test_rows_that_another_gradient_sums_are_not_summed_again() -> None:
+    """`du`, of a bias of queries, is the sum of what `dQ` is made of: one product of the two, not one for each."""
+    biased = FLASH.replace("v[b,j]", "u[b,e]").replace("Q[i,e] *", "(Q[i,e] + u[e]) *")
+    g = differentiate(load(biased))
+    plan = plan_backward(g.forward, g.backward, g.gradients)
+    (total,) = [s for s in plan.steps if isinstance(s, HostSum)]
+    rows = kernels(plan)[0]
+    assert total.src in rows.writes
+    assert rows.sweep is not None
+    for r in rows.sweep.ranges:
+        assert len([s for s in r.body if isinstance(s, t.AccDot)]) == 1
+
+
 def test_nothing_stands_in_the_sweep_that_the_stream_does_not_move() -> None:
     (kernel,) = kernels(forward(FLASH))
     assert kernel.sweep is not None
