@@ -45,8 +45,8 @@ def arguments_of(names: KernelNames) -> tuple[Argument, ...]:
         out.append(Argument(r.name, r.name, f"reach:{r.name}", "pointer_int32"))
     for t in names.tiles.values():
         passed = f"tiles:{t.tensor}:{t.axis}:{t.block}:{t.row}"
-        ndim = len(plan.buffer(t.tensor).ranks)
-        of = f"{t.tensor} {ndim} {t.axis} {t.block} {t.row}"
+        buffer = plan.buffer(t.tensor)
+        of = f"{_element(buffer)[1]} {len(buffer.ranks)} {t.axis} {t.block} {t.row}"
         out.append(Argument(t.name, t.name, passed, "tiles", of))
     for s in names.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1

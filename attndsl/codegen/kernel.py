@@ -131,6 +131,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._define(s.name, text, zero)
             case Load():
                 self._load(s)
+            case Dot() if len(s.dims) == 1:
+                self._times_vector(s)
             case Dot():
                 code = f"{self._product(s)}({', '.join(self._factors(s, s.dims, 'None'))})"
                 zero = frozenset(

@@ -33,6 +33,16 @@ class KernelProducts(KernelLines):
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
         return [a, b, acc, *kinds, "ACC"]
 
+    def _times_vector(self, s: Dot) -> None:
+        """A product of a tile and a vector."""
+        tile = self._operand(s.left, s.dims[0], s, first=True)
+        vector = self._printer.number(self._values[s.right].text)
+        if vector.dims != (s.over,):
+            vector = self._filled(vector, (s.over,), DType.FLOAT)
+        code = f"{self.use('times_vector')}({tile}, {vector.code}, ACC)"
+        zero = frozenset(d for d in s.dims if d in self._values[s.left].zero)
+        self._define(s.name, Text(code, s.dims, DType.FLOAT), zero)
+
     def _operand(self, name: str, kept: str, s: Dot | AccDot | Across, first: bool) -> str:
         """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
         value, over, like = self._values[name], s.over, s.like

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from attndsl.cascade.nodes import DType, Expr, Position
 from attndsl.schedule.liveness import flat
 from attndsl.schedule.tile import (
+    SIXTEEN,
     Across,
     Assign,
     Axis,
@@ -70,9 +71,10 @@ def lone(sub: Expr, program: TileProgram) -> Axis | None:
 def tile_axes(
     plan: Plan, program: TileProgram, s: Load
 ) -> tuple[tuple[int, Axis], tuple[int, Axis]] | None:
-    """The two axes of a load that the copy engine can make: rows of a user's tensor, or parts of them."""
+    """The two axes of a load that the copy engine can make: rows of a tensor in an input's type, or parts of them."""
     buffer = plan.buffer(s.tensor)
-    if buffer.kind is not STRIDED or s.dtype is not DType.FLOAT or s.guard is not None:
+    own = buffer.kind is BufferKind.TEMP and buffer.like not in (None, SIXTEEN)
+    if not (buffer.kind is STRIDED or own) or s.dtype is not DType.FLOAT or s.guard is not None:
         return None
     spans = [(k, a) for k, x in enumerate(s.subs) if (a := lone(x, program)) is not None]
     if len(spans) != 2 or len(s.dims) != 2:

@@ -46,7 +46,7 @@ from attndsl.schedule.builder import Builder
 from attndsl.schedule.feature_tiles import in_tiles
 from attndsl.schedule.forms import is_large, positions, product_of
 from attndsl.schedule.masks import mask_of, masked
-from attndsl.schedule.memory import bare_like
+from attndsl.schedule.memory import bare_like, is_load
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.nearby import across, within
 from attndsl.schedule.outcomes import Needs
@@ -365,9 +365,12 @@ class ChunkBuilder(Builder):
             x = self.eval(product_of(left), False, "left")
             v = self.value(x, "left")
             out = self.names.fresh("past")
+            like = bare_like(self, left)
             if len(dims) == 2:
-                like = bare_like(self, left)
                 self.prologue.append(t.Dot(out, state.dims, v, held, axis, like))
+            elif is_load(self, v):
+                kept = self.order(frozenset({self.row}))
+                self.prologue.append(t.Dot(out, kept, v, held, axis, like, exact=True))
             else:
                 both = self.names.fresh("past")
                 span = self.order(frozenset({self.row, axis}))
@@ -403,12 +406,37 @@ class ChunkBuilder(Builder):
             like = bare_like(self, right + column)
             self.updates.append(t.AccDot(held, *pair, self.col, like, scale))
             return
-        x = self.eval(product_of(right + column), False, "column")
+        old: Expr = Val(held) if scale is None else Binary("*", Val(held), Val(scale))
+        chunk = self.weighed(right + column, seen) or self.folded(right + column, seen)
+        self.updates.append(t.Assign(held, Binary("+", old, chunk)))
+
+    def folded(self, factors: list[Expr], seen: Reach) -> Expr:
+        """What a chunk leaves of one number for each feature."""
+        x = self.eval(product_of(factors), False, "column")
         v = masked(self, x, seen.column, 0.0, "column", always=True)
         tile = X(Val(v), self.dims_of_value(v), frozenset({STREAMED}))
-        folded = fold(self, Reduction.SUM, v, tile, self.col, "chunk")
-        old: Expr = Val(held) if scale is None else Binary("*", Val(held), Val(scale))
-        self.updates.append(t.Assign(held, Binary("+", old, folded.expr)))
+        return fold(self, Reduction.SUM, v, tile, self.col, "chunk").expr
+
+    def weighed(self, factors: list[Expr], seen: Reach) -> Expr | None:
+        """The same as a product of a tile as it lies in memory with one number for each position; None if it is none.
+
+        Such a tile waits where products take it from. Summed up in registers it would be there a second time.
+        """
+        tiles = [f for f in factors if len(self.dims_of(f)) == 2]
+        rest = [f for f in factors if f not in tiles]
+        if len(tiles) != 1 or any(self.dims_of(f) - {self.col} for f in rest):
+            return None
+        x = self.eval(tiles[0], False, "column")
+        v = self.value(x, "column")
+        if not is_load(self, v) or FINAL in x.on:
+            return None
+        parts = [mask_of(self, seen.column), self.eval(product_of(rest), False), X(Const(0.0))]
+        weight = self.value(self.combine(CHOICE, parts, DType.FLOAT, "weight"), "weight")
+        out = self.names.fresh("chunk")
+        kept = self.order(x.dims - {self.col})
+        dot = t.Dot(out, kept, v, weight, self.col, bare_like(self, tiles), exact=True)
+        self.place(x.on).append(dot)
+        return Val(out)
 
     def operand(self, group: list[Expr], seen: Reach, name: str) -> str:
         """One side of what a chunk leaves; 0 where there is no column."""

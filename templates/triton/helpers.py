@@ -113,6 +113,23 @@ def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
 
 
 @triton.jit
+def times_vector(a, x, OUT: tl.constexpr):
+    """`sum[k](a[m,k] * x[k])`. Of bfloat16 on matrix units: `x` is the sum of two numbers of it, in rows of their own.
+
+    What is left of `x` beside these is its 2**-17th part. Float16 has no room for sums over long sequences. The tile is
+    the right side: a narrow one there is read out of bounds by warp-group products of Triton 3.6 (`padded`).
+    """
+    if INTERPRETED or a.dtype != tl.bfloat16 or OUT != tl.float32:
+        return tl.sum(a.to(OUT) * x[None, :], 1)
+    else:
+        at = tl.arange(0, 16)[:, None]
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(OUT)).to(tl.bfloat16)
+        parts = tl.where(at == 0, high[None, :], tl.where(at == 1, low[None, :], 0.0))
+        return tl.sum(tl.dot(parts, tl.trans(a)), 0)
+
+
+@triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
     """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
     if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
