@@ -23,8 +23,8 @@ class Recurrence:
 
 
 COUPLED = (
-    "recurrences that read each other are one, with an index more: "
-    "`H[t,c,f] = M[c,d] * H[t-1,d,f] + …`, where `c` numbers the states"
+    "recurrences that read each other are one, with an index more that numbers the states: `rank u = 2` and "
+    "`H[t,u,f] = … H[t-1,1,f] … if u == 0 else … H[t-1,0,f] …`"
 )
 
 
@@ -77,7 +77,7 @@ def _step(tensor: BodyTensor, own: ast.Ref | ast.Name, report: Report) -> Recurr
     subs = own.subs if isinstance(own, ast.Ref) else ()
     for s, index in zip(subs, tensor.indices, strict=True):
         e = ast.strip(s.expr)
-        if isinstance(e, ast.Name):
+        if isinstance(e, ast.Name | ast.Num):  # a number is one of several states that are kept side by side
             continue
         offset = offset_from(e, index)
         if offset not in (-1, 1):

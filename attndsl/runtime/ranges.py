@@ -20,6 +20,7 @@ from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import Cascade, Expr, Index, Position, Read, Reduce, Select, Solve
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.starts import START, apply_start
+from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import children, rename, walk
 from attndsl.internal import InternalError
 from attndsl.runtime.extremes import extremes
@@ -85,7 +86,8 @@ def _gathers(cascade: Cascade) -> Iterator[Gather]:
     }
     axes |= {d.tensor: d.indices for d in cascade.body}
     declared = {t.name: t.dims for t in cascade.inputs}
-    recurrent = {d.tensor for d in cascade.body if d.init is not None}
+    # before the first step of a recurrence there is its start
+    steps = {(d.tensor, at[0]) for d in cascade.body for at in [time_axis(d)] if at is not None}
     # Without complete domains a subscript is checked over more points than it is used at.
     with contextlib.suppress(InternalError):
         cascade = explicit_domains(cascade)
@@ -96,8 +98,9 @@ def _gathers(cascade: Cascade) -> Iterator[Gather]:
                     plain = isinstance(sub, Index) or any(isinstance(n, Read) for n in walk(sub))
                     # `h // G` as declared is what bound the extent
                     same = read.tensor in declared and _same(sub, declared[read.tensor][k])
-                    if not plain and not same and read.tensor not in recurrent:
-                        yield Gather(read, k, axes[read.tensor][k], where)
+                    rank = axes[read.tensor][k]
+                    if not plain and not same and (read.tensor, rank) not in steps:
+                        yield Gather(read, k, rank, where)
 
 
 def _same(a: Expr, b: Expr) -> bool:

@@ -36,6 +36,7 @@ from attndsl.cascade.types import Types, time_axis
 from attndsl.cascade.unroll import reason
 from attndsl.cascade.walk import reads
 from attndsl.schedule import tile as t
+from attndsl.schedule.beside import side_by_side
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import as_declared
@@ -84,7 +85,7 @@ def plan_walks(
 
     Raises: Refused, with the reason.
     """
-    c = explicit_domains(as_declared(cascade))
+    c = explicit_domains(as_declared(side_by_side(cascade)))
     ranks = classify(c, with_features(c, known))
     long = dict.fromkeys(ranks.of.values())
     kinds = ranks.kinds | {r + BLOCKS: Kind.BATCH for r in long}

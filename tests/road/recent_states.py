@@ -162,6 +162,21 @@ def slstm(x: SimpleNamespace) -> Tensor:
     return torch.stack(o, 2)
 
 
+add(
+    "re_slstm",
+    "Z[b,h,t,e], I[b,h,t,e], Fg[b,h,t,e], Og[b,h,t,e], Rz[h,e,d], Rf[h,e,d]",
+    "Y[b,h,t,e]",
+    """rank u = 2
+B[t,e] = sigmoid(Og[t-1,e]) * H[t-1,0,e] / H[t-1,1,e] if t > 0 else 0
+F[t,e] = sigmoid(Fg[t,e] + Rf[e,d] * B[t,d])
+W[t,e] = exp(I[t,e]) * tanh(Z[t,e] + Rz[e,d] * B[t,d])
+H[t,u,e] = (F[t,e] * H[t-1,0,e] + W[t,e]) if u == 0 else (F[t,e] * H[t-1,1,e] + exp(I[t,e]))  init 0
+Y[t,e] = sigmoid(Og[t,e]) * H[t,0,e] / H[t,1,e]""",
+    slstm,
+    sizes={"t": 7, "e": 4, "d": 4},
+)
+
+
 # log-linear attention, with a table of Fenwick levels
 def loglin(x: SimpleNamespace) -> Tensor:
     s = einsum("bhie,bhje->bhij", x.Q, x.K)
@@ -333,6 +348,34 @@ def m3(x: SimpleNamespace) -> Tensor:
     return torch.stack(o, 2)
 
 
+COMPLEX = QKV_T + ", P[b,h,t,e], th[b,h,t,e], a[b,h,t]"
+
+add(
+    "re_complex_state",
+    COMPLEX,
+    O_T,
+    """rank u = 2
+H[t,u,e,f] = a[t] * (cos(th[t,e]) * H[t-1,0,e,f] - sin(th[t,e]) * H[t-1,1,e,f]) + K[t,e] * V[t,f]
+    if u == 0 else a[t] * (cos(th[t,e]) * H[t-1,1,e,f] + sin(th[t,e]) * H[t-1,0,e,f])  init 0
+O[t,f] = Q[t,e] * H[t,0,e,f] - sum[e](P[t,e] * H[t,1,e,f])""",
+    m3,
+    sizes=T,
+    make={"a": gate},
+)
+add(
+    "re_complex_state_by_a_matrix",
+    COMPLEX,
+    O_T,
+    """rank u = 2, w = 2
+M[t,e,u,w] = cos(th[t,e]) if u == w else (sin(th[t,e]) if u > w else -sin(th[t,e]))
+H[t,u,e,f] = a[t] * sum[w](M[t,e,u,w] * H[t-1,w,e,f]) + (K[t,e] * V[t,f] if u == 0 else 0)  init 0
+O[t,f] = Q[t,e] * H[t,0,e,f] - sum[e](P[t,e] * H[t,1,e,f])""",
+    m3,
+    sizes=T,
+    make={"a": gate},
+)
+
+
 # mamba3 trapezoid: x_t uses K[t-1]V[t-1]
 def m3t(x: SimpleNamespace) -> Tensor:
     def step(H: Tensor, t: int) -> Tensor:
@@ -402,6 +445,37 @@ def titans(x: SimpleNamespace) -> Tensor:
         M = (1 - x.al[:, :, t])[..., None, None] * M + S
         o.append(einsum("bhe,bhef->bhf", x.Q[:, :, t], M))
     return torch.stack(o, 2)
+
+
+TITANS = QKV_T + ", eta[b,h,t], th[b,h,t], al[b,h,t]"
+TITANS_INPUTS = {"K": unit, "eta": gate, "th": gate, "al": gate}
+
+add(
+    "re_titans",
+    TITANS,
+    O_T,
+    """rank u = 2
+E[t,f] = K[t,c] * H[t-1,0,c,f] - V[t,f]
+H[t,u,e,f] = eta[t] * H[t-1,1,e,f] - th[t] * K[t,e] * E[t,f]
+    + ((1 - al[t]) * H[t-1,0,e,f] if u == 0 else 0)  init 0
+O[t,f] = Q[t,e] * H[t,0,e,f]""",
+    titans,
+    sizes=T,
+    make=TITANS_INPUTS,
+)
+add(
+    "re_titans_by_a_matrix",
+    TITANS,
+    O_T,
+    """rank u = 2, w = 2
+A[t,u,w] = (1 - al[t] if w == 0 else eta[t]) if u == 0 else (0 if w == 0 else eta[t])
+H[t,u,e,f] = A[t,u,w] * H[t-1,w,e,f]
+    - th[t] * K[t,e] * (sum[c](K[t,c] * H[t-1,0,c,f]) - V[t,f])  init 0
+O[t,f] = Q[t,e] * H[t,0,e,f]""",
+    titans,
+    sizes=T,
+    make=TITANS_INPUTS,
+)
 
 
 # Moneta-like: l_p loss retention: error sign*abs^2

@@ -35,7 +35,7 @@ class Reads(Core):
                     defined = self.axes.both(defined, v.defined)
                     faults += v.faults
         if e.tensor in self.states:
-            return self._read_state(self.states[e.tensor], subs, defined, faults)
+            return self._read_state(e, self.states[e.tensor], subs, defined, faults)
         t = self.tensors[e.tensor]
         data, mask, lead = t.data, t.defined, 0
         if t.time is not None and not isinstance(subs[t.axes.index(t.time)], str):
@@ -58,12 +58,19 @@ class Reads(Core):
 
     def _read_state(
         self,
+        e: Read,
         s: PastState,
         subs: list[str | Named],
         defined: Named | None,
         faults: tuple[Fault, ...],
     ) -> Value:
         by_axis = dict(zip(s.axes, subs, strict=True))
+        for axis, sub, written in zip(s.axes, subs, e.subs, strict=True):
+            if not isinstance(sub, str) and axis in s.value.data.dims:
+                size = self.extents[axis]
+                if self.debug:
+                    faults += self._leaving(e, written, sub, size)
+                by_axis[axis] = Named(sub.data.clamp(0, max(size - 1, 0)), sub.dims)
         data = self._gather(s.value.data, by_axis)
         if s.value.defined is not None:
             defined = self.axes.both(defined, self._gather(s.value.defined, by_axis))
