@@ -337,7 +337,7 @@ def transformer_xl(
         "start",
     ],
 )
-def transformer_xl_backward_D_dQ_du_5_rows(
+def transformer_xl_backward_D_dQ_1_dQ_2(
     O_ptr,
     dO_ptr,
     V_ptr,
@@ -348,8 +348,8 @@ def transformer_xl_backward_D_dQ_du_5_rows(
     R_ptr,
     L_S_ptr,
     D_ptr,
-    du_5_rows_ptr,
-    dv_6_rows_ptr,
+    dQ_1_ptr,
+    dQ_2_ptr,
     dQ_ptr,
     O_tiles,
     dO_tiles,
@@ -413,8 +413,8 @@ def transformer_xl_backward_D_dQ_du_5_rows(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
-    du_5_rows_ptr  du.5.rows[b, h, i, e], temp
-    dv_6_rows_ptr  dv.6.rows[b, h, i, e], temp
+    dQ_1_ptr  dQ.1[b, h, i, e], temp
+    dQ_2_ptr  dQ.2[b, h, i, e], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -467,11 +467,11 @@ def transformer_xl_backward_D_dQ_du_5_rows(
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    du_5_rows_base = du_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    du_5_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    du_5_rows_offs = offs_i[:, None] * E + e[None, :]
-    dv_6_rows_base = dv_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dv_6_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_1_base = dQ_1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_1_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_1_offs = offs_i[:, None] * E + e[None, :]
+    dQ_2_base = dQ_2_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_2_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
 
@@ -481,7 +481,7 @@ def transformer_xl_backward_D_dQ_du_5_rows(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    du_5_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
@@ -497,7 +497,7 @@ def transformer_xl_backward_D_dQ_du_5_rows(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -533,9 +533,9 @@ def transformer_xl_backward_D_dQ_du_5_rows(
         P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
+        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -567,16 +567,16 @@ def transformer_xl_backward_D_dQ_du_5_rows(
         P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
-        dv_6_rows_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_5, 1)
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-        dv_6_rows = dot(dv_6_rows_along, R_band, dv_6_rows, ACC)
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_5, 1)
+        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
 
     # --- epilogue ---
-    dQ = du_5_rows / S_p + dv_6_rows / S_p
+    dQ = dQ_1 / S_p + dQ_2 / S_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(du_5_rows_base + du_5_rows_offs, du_5_rows, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dv_6_rows_base + du_5_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dQ_base + du_5_rows_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_1_base + dQ_1_offs, dQ_1, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_2_base + dQ_1_offs, dQ_2, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_base + dQ_1_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1526,7 +1526,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_D_dQ_du_5_rows": {
+    "transformer_xl_backward_D_dQ_1_dQ_2": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1555,8 +1555,8 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
-            ("du_5_rows_ptr", "pointer_acc", ""),
-            ("dv_6_rows_ptr", "pointer_acc", ""),
+            ("dQ_1_ptr", "pointer_acc", ""),
+            ("dQ_2_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -2233,8 +2233,8 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    du_5_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dv_6_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_1 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_2 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
@@ -2243,11 +2243,11 @@ def backward(inputs, extents, params, config=None):
     dv = torch.empty((len_h, len_e), dtype=inputs["v"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_D_dQ_du_5_rows", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_D_dQ_1_dQ_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    transformer_xl_backward_D_dQ_du_5_rows[grid](
+    transformer_xl_backward_D_dQ_1_dQ_2[grid](
         O,
         dO,
         V,
@@ -2258,8 +2258,8 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         D,
-        du_5_rows,
-        dv_6_rows,
+        dQ_1,
+        dQ_2,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2291,11 +2291,11 @@ def backward(inputs, extents, params, config=None):
 
     # du.5: the rest of its sum, in a fixed order
     shape = (len_h, len_e)
-    du_5 = sum_into(shape, du_5_rows, (0, 2), acc, None)
+    du_5 = sum_into(shape, dQ_1, (0, 2), acc, None)
 
     # dv.6: the rest of its sum, in a fixed order
     shape = (len_h, len_e)
-    dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
+    dv_6 = sum_into(shape, dQ_2, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("transformer_xl_backward_dK_dV", extents, inputs, config)
