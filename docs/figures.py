@@ -394,24 +394,31 @@ def five(file: File) -> str:
 
 def held(file: File) -> str:
     """Kernels that wait for their sums at once, and behind what they compute."""
+    return _both(file, "held", {"forward": "forward", "dQ": "dQ"})
+
+
+def own(file: File) -> str:
+    """Backward kernels before groups went by steps of their own, and with them."""
+    return _both(file, "own", {"dQ": "dQ", "dK, dV": "dK and dV"})
+
+
+def _both(file: File, switch: str, kernels: dict[str, str]) -> str:
+    """Times of kernels without something and with it, the shorter in bold; `kernels` by what heads their column."""
     found: dict[tuple[Any, ...], dict[tuple[str, int], float]] = {}
     for r in file["rows"]:
         at = (r["program"], r["D"], r["B"], r["H"], r["N"])
-        found.setdefault(at, {})[r["kernel"], r["held"]] = r["ms"]
+        found.setdefault(at, {})[r["kernel"], r[switch]] = r["ms"]
 
-    def cell(ms: dict[tuple[str, int], float], kernel: str) -> str:
-        before, after = ms[kernel, 0], ms[kernel, 1]
-        return (
-            f"{before:.3f} → **{after:.3f}**"
-            if after < before
-            else f"**{before:.3f}** → {after:.3f}"
-        )
+    def cell(before: float, after: float) -> str:
+        if after < before:
+            return f"{before:.3f} → **{after:.3f}**"
+        return f"**{before:.3f}** → {after:.3f}"
 
     rows = [
-        [f"{p}, D{d}, B{b} H{h} N{n}", cell(ms, "forward"), cell(ms, "dQ")]
+        [f"{p}, D{d}, B{b} H{h} N{n}", *(cell(ms[k, 0], ms[k, 1]) for k in kernels)]
         for (p, d, b, h, n), ms in found.items()
     ]
-    return f"{card(file)}; milliseconds:\n\n" + table(["", "forward", "dQ"], rows)
+    return f"{card(file)}; milliseconds:\n\n" + table(["", *kernels.values()], rows)
 
 
 def added(file: File) -> str:
@@ -655,6 +662,7 @@ KINDS: dict[str, Callable[..., str]] = {
         rule,
         five,
         held,
+        own,
         added,
         passes,
         headline,
