@@ -90,6 +90,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     solves = any(isinstance(s, Solve) for s in body)
     loads = [s for s in statements(program) if isinstance(s, Load)]
     gathered = {s.name for s in loads if is_gather(plan, program, s)}
+    turns = (x for s in swept if isinstance(s, For) for x in flat(s.body))
+    points = any(isinstance(x, Load) and x.name in gathered for x in turns)
     tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
     if pairs:  # a walk's loads are copied a chunk ahead, and their addresses move on
         tiled |= {s.name for s in loads if plan.buffer(s.tensor).kind is BufferKind.TEMP}
@@ -121,6 +123,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "few_rows": any(a.rank == SPLIT for a in program.axes),
         **({"fixed": fixed} if fixed or walks else {}),
         **({"walks": True} if walks else {}),
+        **({"gathers": True} if points else {}),
         **({"chunks": True} if pairs and stream else {}),
         **({"follows": program.follows} if program.follows else {}),
         **({"solves": solves} if solves or program.follows else {}),

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from attndsl.cascade.starts import apply_start
 from attndsl.codegen.aot import CompileError, compile_kernels, full_ranks
 from attndsl.codegen.configs import choose, demand
 from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.codegen.sass import sass_stats
 from attndsl.codegen.triton import render_module
+from attndsl.frontend import load_cascades
+from attndsl.frontend.reading import read_source
+from attndsl.schedule import plan_forward
 from tests.unit.codegen.alibi_plan import alibi
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 FACTS = kernel_facts(alibi(), alibi().steps[0])  # type: ignore[arg-type]
 
 
@@ -62,6 +67,19 @@ def test_chosen_tiles_fit(dim: int, itemsize: int) -> None:
         shared, registers = demand(FACTS, sizes, itemsize, cfg["num_warps"], cfg["num_stages"])
         assert shared <= smem
         assert registers <= 226
+
+
+def test_tiles_are_narrow_where_every_pair_reads_addresses_at_every_point() -> None:
+    """Sums of `Q[i,e] * R[i-j,e]` by points: what is on its way takes registers; the same sums, read once, do not."""
+    passes = {}
+    for name in ("music_transformer", "bias_t5"):
+        (cascade,) = load_cascades(read_source(EXAMPLES / f"{name}.attn"))
+        plan = plan_forward(apply_start(cascade))
+        facts = kernel_facts(plan, plan.steps[0])  # type: ignore[arg-type]
+        assert facts.get("gathers", False) == (name == "music_transformer")
+        passes[name] = choose(facts, {"e": 128, "f": 128}, 2, 227 * 1024)
+    taken = {name: tuple(cfg.values())[:3] for name, cfg in passes.items()}
+    assert taken == {"music_transformer": (64, 32, 8), "bias_t5": (64, 64, 4)}
 
 
 def test_a_head_dim_that_no_tile_holds_is_refused_with_the_sums() -> None:
