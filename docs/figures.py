@@ -331,14 +331,14 @@ def _forms(file: File, dim: int) -> str:
     rows = []
     for program in dict.fromkeys(r["program"] for r in found):
         mine = [r for r in found if r["program"] == program and r["kernel"] != "backward"]
-        kinds = {_kind(r["kernel"]): {} for r in mine}
+        parts: dict[str, dict[str, File]] = {_kind(r["kernel"]): {} for r in mine}
         for r in mine:
-            kinds[_kind(r["kernel"])][r["form"]] = r
-        special = {k: "own" in x and x["own"]["special"] for k, x in kinds.items()}
+            parts[_kind(r["kernel"])][r["form"]] = r
+        special = {k: "own" in x and x["own"]["special"] for k, x in parts.items()}
         if not any(special.values()):
             continue
-        cells = [_pair(kinds.get(k, {}), special.get(k, False)) for k in KERNELS]
-        rates = [f"{x['tflops']:.0f}" for x in kinds["forward"].values()]
+        cells = [_pair(parts.get(k, {}), special.get(k, False)) for k in KERNELS]
+        rates = [f"{x['tflops']:.0f}" for x in parts["forward"].values()]
         cudnn = f" (cuDNN {peers[program]['tflops']:.0f})" if program in peers else ""
         rows.append([program, *cells, " → ".join(rates) + cudnn])
     head = ["program", "forward", "dQ", "dK and dV", "forward, TFLOP/s"]
@@ -561,6 +561,40 @@ def choices(*files: File) -> str:
     return table(["card", "", "kernels within 15 %", "the others"], rows)
 
 
+def kinds(file: File) -> str:
+    """How far choices are from the best of all kinds that were measured."""
+    mine = [r for r in file["rows"] if r["tried"] > 1]
+    rows = []
+    for what, name in (
+        ("own", "what the module runs by itself"),
+        ("first", "what calls run without an entry"),
+        ("guess", "what the model prefers of all"),
+    ):
+        over = {r["kernel"]: _over(r, f"{what}_ms") for r in mine}
+        known = {k: x for k, x in over.items() if x is not None}
+        far = [f"`{k}` {x:.2f}" for k, x in known.items() if x > 1.15]
+        rows.append([name, f"{len(known) - len(far)} of {len(known)}", ", ".join(far)])
+    programs = len({r["program"] for r in mine})
+    head = ["", "kernels within 15 %", "the others"]
+    return f"{card(file)}, {programs} programs, {len(mine)} kernels:\n\n" + table(head, rows)
+
+
+def differ(file: File) -> str:
+    """Where the model prefers other tiles than the module: how many times as fast they are; whether calls take them."""
+    rows = [
+        [
+            f"`{r['kernel']}`",
+            " ".join(map(str, r["own"])),
+            " ".join(map(str, r["model"])),
+            f"{r['own_ms'] / r['model_ms']:.2f}",
+            "yes" if r["taken"] else "",
+        ]
+        for r in sorted(file["rows"], key=lambda r: r["model_ms"] / r["own_ms"])
+    ]
+    head = ["kernel", "the module's tiles, warps, stages", "the model's", "times as fast", "taken"]
+    return f"{card(file)}:\n\n" + table(head, rows)
+
+
 def forms_chosen(file: File) -> str:
     """Of kernels with two forms, how many run in the faster one, or one within 15 % of it."""
     rows = {r["kernel"]: r for r in file["rows"]}
@@ -670,6 +704,8 @@ KINDS: dict[str, Callable[..., str]] = {
         rates,
         searches,
         choices,
+        kinds,
+        differ,
         forms_chosen,
     )
 }

@@ -6,6 +6,7 @@ look_up(cascade, stage, inputs, extents)      # {"causal": {"BLOCK_I": 128, …}
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -90,10 +91,10 @@ def untuned(
         return None
     about = (name, key.dims)
     if about not in known.chosen:
-        kernel = by_name[name]
-        own = default(kernel, extents, 2, machine)
-        at = usual(stage, known.kernels, extents)
-        found = first_choice(kernel, extents, at, 2, machine)
+        kernel, found = by_name[name], None
+        with suppress(ValueError):  # where no tile fits, who launches it says so
+            own = default(kernel, extents, 2, machine)
+            found = first_choice(kernel, extents, usual(stage, known.kernels, extents), 2, machine)
         known.chosen[about] = None if found is None or found == own else dict(found)
     return known.chosen[about]
 

@@ -304,6 +304,30 @@ def test_nothing_is_searched_for_walks_in_pieces(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "wrt"), [("gla", "Q,K,V,loga"), ("latte", ""), ("latte", "Q,K,V"), ("full", "")]
+)
+def test_where_nothing_is_known_every_kind_of_call_is_prepared(
+    gpu: None, monkeypatch: pytest.MonkeyPatch, name: str, wrt: str
+) -> None:
+    """One head, whose walk is cut in pieces; few queries, whose keys are split; and what no tile fits."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    op = load(name)
+    lengths = {"i": 1 if name == "full" else 16384}
+    ranks = {"b": 1, "h": 1, "e": 128, "f": 128, "l": 128, "j": 16384, **lengths}
+    with FakeTensorMode():
+        given = tuple(
+            torch.empty(
+                [ranks[r] for r in t.ranks],
+                dtype=torch.float32 if t.name == "loga" else torch.bfloat16,
+                device="cuda",
+            )
+            for t in op.cascade.inputs
+        )
+    found = op._engine.prepare(given, Start(), (), wrt)
+    assert (found.stage.few is not None) if name == "full" else found.extents[PIECES] > 1
+
+
 def test_the_mode_is_checked_and_travels() -> None:
     with pytest.raises(ValueError, match="autotune 'sometimes' is none of never, once, always"):
         load(autotune="sometimes")
