@@ -27,7 +27,11 @@ def fitted(line: str, indent: int, fresh: Callable[[], str]) -> Iterator[str]:
         if grouped and (len(before) == 1 or before[-2] in " (["):
             before, after = before[:-1], after[1:]
         line = f"{head} = {before}{name}{after}"
-    yield line
+    head, found, code = line.partition(" = ")
+    if found and indent + len(line) > WIDTH >= indent + 4 + len(code):
+        yield from (f"{head} = (", f"    {code}", ")")
+    else:
+        yield line
 
 
 def _part(code: str, most: int) -> tuple[int, int] | None:
