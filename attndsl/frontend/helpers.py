@@ -125,7 +125,7 @@ class _Order:
             if len(names) == len(helper.tensor.indices) == len(e.subs):
                 self.inside.setdefault(e.name, set()).add(reader)
                 at = dict(zip(helper.tensor.indices, names, strict=True))
-                return ast.Paren(_at(helper.expr, at), span=e.span)
+                return ast.Paren(at_other_indices(helper.expr, at), span=e.span)
         return ast.map_children(e, lambda c: self._filled(c, reader))
 
     def reached(self, name: str) -> set[str]:
@@ -147,7 +147,7 @@ class _Order:
         )
 
 
-def _at(e: ast.Expr, at: Mapping[str, str]) -> ast.Expr:
+def at_other_indices(e: ast.Expr, at: Mapping[str, str]) -> ast.Expr:
     """A copy with other names for its indices; those that it binds make way for them."""
     match e:
         case ast.Name() | ast.ExtentOf():
@@ -157,9 +157,9 @@ def _at(e: ast.Expr, at: Mapping[str, str]) -> ast.Expr:
             inner = {k: v for k, v in at.items() if k not in bound}
             met = bound & {*inner.values()}
             inner |= {b: _free(b, {*inner.values(), *_names(e)}) for b in sorted(met)}
-            return ast.map_children(e, lambda c: _at(c, inner))
+            return ast.map_children(e, lambda c: at_other_indices(c, inner))
         case _:
-            return ast.map_children(dataclasses.replace(e), lambda c: _at(c, at))
+            return ast.map_children(dataclasses.replace(e), lambda c: at_other_indices(c, at))
 
 
 def _names(e: ast.Expr) -> set[str]:

@@ -11,6 +11,7 @@ from attndsl.cascade import walk
 from attndsl.cascade.nodes import DType
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
+from attndsl.frontend.coupled import join_coupled
 from attndsl.frontend.declarations import build_scope
 from attndsl.frontend.domains import Domains
 from attndsl.frontend.einstein import CannotSum, occurring, write_sums
@@ -59,6 +60,7 @@ class _Lowering:
 
     def run(self) -> ir.Cascade:
         scope = self.scope
+        join_coupled(scope, self.explicit)
         self.declare_ranks()
         inputs = tuple(d for d in map(self.input, scope.inputs) if d is not None)
         params = tuple(

@@ -17,6 +17,8 @@ class Report:
 
     def __init__(self) -> None:
         self._found: list[Diagnostic] = []
+        self.said = 0
+        """How many errors were reported, those that had been before among them."""
 
     def error(
         self,
@@ -28,6 +30,7 @@ class Report:
         notes: tuple[str, ...] = (),
     ) -> Refused:
         """Record an error; returns the exception to raise where nothing sensible can follow."""
+        self.said += 1
         self.add(Diagnostic(code, title, span, label, help, notes))
         return Refused()
 

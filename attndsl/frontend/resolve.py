@@ -28,7 +28,7 @@ class Resolver:
 
     def check(self, *exprs: ast.Expr | None) -> bool:
         """Report what is wrong in the expressions; True if nothing is."""
-        before = self.report.errors
+        before = self.report.said
         self.spoiled = False
         present = [e for e in exprs if e is not None]
         known = set(self.scope.indices)
@@ -36,7 +36,7 @@ class Resolver:
             known |= _subscripts(e)
         for e in present:
             self._visit(e, frozenset(known))
-        return self.report.errors == before and not self.spoiled
+        return self.report.said == before and not self.spoiled
 
     def _visit(self, e: ast.Expr, known: frozenset[str]) -> None:
         match e:

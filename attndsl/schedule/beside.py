@@ -56,6 +56,14 @@ def side_by_side(c: Cascade) -> Cascade:
         return c
 
 
+def is_counted(c: Cascade, d: Define) -> bool:
+    """Whether a state has been left as it is though it is read by number: it is an output."""
+    counts = _counted(c)
+    return any(i in counts for i in d.indices) and any(
+        i in counts for o in c.outputs for i in o.indices
+    )
+
+
 def _counted(c: Cascade) -> dict[str, int]:
     """Indices of a known extent that states have and are read at by number, and the indices that run over them."""
     ranks = {r.name: r for r in c.ranks}

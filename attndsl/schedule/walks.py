@@ -36,7 +36,7 @@ from attndsl.cascade.types import Types, time_axis
 from attndsl.cascade.unroll import reason
 from attndsl.cascade.walk import reads
 from attndsl.schedule import tile as t
-from attndsl.schedule.beside import side_by_side
+from attndsl.schedule.beside import is_counted, side_by_side
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import as_declared
@@ -118,6 +118,9 @@ class _Walks:
                 )
         for d in (*first, *second):
             small = [i for i in d.indices if self.ranks.kind(i) is Kind.FEATURE]
+            if len(small) > 2 and is_counted(c, d):
+                why = f"the states in `{d.tensor}` stand side by side, and are no output"
+                raise Refused("A0404", why, d.span)
             if len(small) > 2:
                 why = f"the state `{d.tensor}` has {len(small)} features, and a program holds two"
                 raise Refused("A0404", why, d.span)

@@ -75,6 +75,45 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     ),
 }  # fmt: skip
 
+STATES = (
+    "attention t(K[b,h,t,e], V[b,h,t,f]) -> O[b,h,t,f] {{\n  batch b, h\n"
+    "{0}\n  O[t,f] = K[t,e] * H[t,e,f]\n}}\n"
+)
+PROGRAMS |= {
+    "mistyped in a helper of a step": (
+        STATES.format(
+            "  E[t,f] = Kx[t,c] * H[t-1,c,f] - V[t,f]\n"
+            "  H[t,e,f] = H[t-1,e,f] + K[t,e] * E[t,f]   init 0"
+        ),
+        "A0212",
+        "Kx[t,c]",
+    ),
+    "mistyped in one of two states": (
+        STATES.format(
+            "  S[t,e,f] = S[t-1,e,f] - Kx[t,e] * H[t-1,e,f]   init 0\n"
+            "  H[t,e,f] = H[t-1,e,f] + S[t,e,f] + K[t,e] * V[t,f]   init 0"
+        ),
+        "A0212",
+        "Kx[t,e]",
+    ),
+    "two states in two directions": (
+        STATES.format(
+            "  S[t,e,f] = S[t+1,e,f] - K[t,e] * H[t-1,e,f]   init 0\n"
+            "  H[t,e,f] = H[t-1,e,f] + S[t,e,f] + K[t,e] * V[t,f]   init 0"
+        ),
+        "A0213",
+        "H[t-1,e,f]",
+    ),
+    "two states at one step": (
+        STATES.format(
+            "  S[t,e,f] = S[t-1,e,f] - K[t,e] * H[t,e,f]   init 0\n"
+            "  H[t,e,f] = H[t-1,e,f] + S[t,e,f] + K[t,e] * V[t,f]   init 0"
+        ),
+        "A0213",
+        "H[t,e,f]",
+    ),
+}
+
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name: str) -> None:

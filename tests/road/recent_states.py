@@ -363,6 +363,37 @@ O[t,f] = Q[t,e] * H[t,0,e,f] - sum[e](P[t,e] * H[t,1,e,f])""",
     make={"a": gate},
 )
 add(
+    "re_complex_state_as_written",
+    COMPLEX,
+    O_T,
+    """X[t,e,f] = a[t] * (cos(th[t,e]) * X[t-1,e,f] - sin(th[t,e]) * Y[t-1,e,f]) + K[t,e] * V[t,f]  init 0
+Y[t,e,f] = a[t] * (sin(th[t,e]) * X[t-1,e,f] + cos(th[t,e]) * Y[t-1,e,f])  init 0
+O[t,f] = Q[t,e] * X[t,e,f] - sum[e](P[t,e] * Y[t,e,f])""",
+    m3,
+    sizes=T,
+    make={"a": gate},
+)
+
+
+def oscillator(x: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    place, speed, out = x.p0, x.v0, []
+    for t in range(x.n_t):
+        speed = 0.9 * speed - 0.3 * place + x.F[:, :, t]
+        place = place + 0.3 * speed
+        out.append((place, speed))
+    return torch.stack([p for p, _ in out], 2), torch.stack([s for _, s in out], 2)
+
+
+add(
+    "re_oscillator",
+    "F[b,h,t,e], p0[b,h,e], v0[b,h,e]",
+    "X[b,h,t,e], Y[b,h,t,e]",
+    """Y[t,e] = 0.9 * Y[t-1,e] - 0.3 * X[t-1,e] + F[t,e]  init v0[e]
+X[t,e] = X[t-1,e] + 0.3 * Y[t,e]  init p0[e]""",
+    oscillator,
+    sizes=T,
+)
+add(
     "re_complex_state_by_a_matrix",
     COMPLEX,
     O_T,
@@ -459,6 +490,29 @@ E[t,f] = K[t,c] * H[t-1,0,c,f] - V[t,f]
 H[t,u,e,f] = eta[t] * H[t-1,1,e,f] - th[t] * K[t,e] * E[t,f]
     + ((1 - al[t]) * H[t-1,0,e,f] if u == 0 else 0)  init 0
 O[t,f] = Q[t,e] * H[t,0,e,f]""",
+    titans,
+    sizes=T,
+    make=TITANS_INPUTS,
+)
+add(
+    "re_titans_as_written",
+    TITANS,
+    O_T,
+    """S[t,e,f] = eta[t] * S[t-1,e,f] - th[t] * K[t,e] * (sum[c](K[t,c] * M[t-1,c,f]) - V[t,f])  init 0
+M[t,e,f] = (1 - al[t]) * M[t-1,e,f] + S[t,e,f]  init 0
+O[t,f] = Q[t,e] * M[t,e,f]""",
+    titans,
+    sizes=T,
+    make=TITANS_INPUTS,
+)
+add(
+    "re_titans_with_a_helper",
+    TITANS,
+    O_T,
+    """E[t,f] = K[t,c] * M[t-1,c,f] - V[t,f]
+S[t,e,f] = eta[t] * S[t-1,e,f] - th[t] * K[t,e] * E[t,f]  init 0
+M[t,e,f] = (1 - al[t]) * M[t-1,e,f] + S[t,e,f]  init 0
+O[t,f] = Q[t,e] * M[t,e,f]""",
     titans,
     sizes=T,
     make=TITANS_INPUTS,
