@@ -283,6 +283,8 @@ def deltanet_U(
     O_ptr,
     K_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_of_tiles,
     Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
@@ -322,6 +324,8 @@ def deltanet_U(
     O_ptr  O[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_of_tiles  tiles of O.of for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -385,9 +389,14 @@ def deltanet_U(
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
-        U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_rest_1_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
-        k_2_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_2_1 = load_tile(O_of_ptrs, in_t_s[:, None] & in_e[None, :], O_of_tiles, [b, h, t0, 0])
         t_2 = k_2_1.to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
         past_2 = dot(t_2, t_3, None, ACC)
@@ -663,6 +672,8 @@ def deltanet_backward_dU_2(
     dU_2_of_ptr,
     dU_2_ptr,
     K_tiles,
+    dU_2_rest_tiles,
+    dU_2_of_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -690,6 +701,8 @@ def deltanet_backward_dU_2(
     dU_2_of_ptr  dU.2.of[b, h, t, e], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    dU_2_rest_tiles  tiles of dU.2.rest for the copy engine, or None
+    dU_2_of_tiles  tiles of dU.2.of for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -749,9 +762,19 @@ def deltanet_backward_dU_2(
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dU_p = -(beta.to(ACC)[:, None] * dU_1.to(ACC))
         dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_rest_1_1_1 = load_tile(
+            dU_2_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_2_rest_tiles,
+            [b, h, t0, f0],
+        )
         dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
-        k_2_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_2_1 = load_tile(
+            dU_2_of_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dU_2_of_tiles,
+            [b, h, t0, 0],
+        )
         t_2 = k_2_1.to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
         past_1 = dot(t_2, t_3, None, ACC)
@@ -1565,6 +1588,8 @@ KERNELS: dict[str, Any] = {
             ("O_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_F"),
+            ("O_of_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
@@ -1714,6 +1739,8 @@ KERNELS: dict[str, Any] = {
             ("dU_2_of_ptr", "pointer_like", "K"),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("dU_2_rest_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_F"),
+            ("dU_2_of_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2185,8 +2212,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2415,6 +2445,8 @@ def forward(inputs, extents, params, config=None):
         O,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
@@ -2527,6 +2559,8 @@ def backward(inputs, extents, params, config=None):
         dU_2_of,
         dU_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dU_2_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dU_2_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
         len_b,

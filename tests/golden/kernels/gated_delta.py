@@ -325,6 +325,8 @@ def gated_delta_U(
     O_ptr,
     K_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_of_tiles,
     Q_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
@@ -368,6 +370,8 @@ def gated_delta_U(
     O_ptr  O[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_of_tiles  tiles of O.of for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -445,9 +449,14 @@ def gated_delta_U(
         column_p = tl.exp(g_1.to(ACC)) * -1.0
         column_p_1 = tl.exp(chunk - G_2_run_1)
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
-        U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_rest_1_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
-        k_2_1_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_2_1_1 = load_tile(O_of_ptrs, in_t_s[:, None] & in_e[None, :], O_of_tiles, [b, h, t0, 0])
         t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
         past_2 = dot(t_2, t_3, None, ACC)
@@ -784,6 +793,8 @@ def gated_delta_backward_dU_2(
     dU_2_of_ptr,
     dU_2_ptr,
     K_tiles,
+    dU_2_rest_tiles,
+    dU_2_of_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -815,6 +826,8 @@ def gated_delta_backward_dU_2(
     dU_2_of_ptr  dU.2.of[b, h, t, e], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    dU_2_rest_tiles  tiles of dU.2.rest for the copy engine, or None
+    dU_2_of_tiles  tiles of dU.2.of for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -887,9 +900,19 @@ def gated_delta_backward_dU_2(
         dU_p_1 = -(dU_p[:, None] * dU_1.to(ACC))
         column_p = tl.exp(G_2_run - G_2_s)
         dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_rest_1_1_1 = load_tile(
+            dU_2_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_2_rest_tiles,
+            [b, h, t0, f0],
+        )
         dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
-        k_2_1_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_2_1_1 = load_tile(
+            dU_2_of_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dU_2_of_tiles,
+            [b, h, t0, 0],
+        )
         t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
         past_1 = dot(t_2, t_3, None, ACC)
@@ -1034,6 +1057,7 @@ def gated_delta_backward_dK_6(
     dO_ptr,
     Q_ptr,
     dK_6_ptr,
+    U_map_tiles,
     dO_tiles,
     Q_tiles,
     stride_g_b: tl.int64,
@@ -1065,6 +1089,7 @@ def gated_delta_backward_dK_6(
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     dK_6_ptr  dK.6[b, h, t, e], temp
+    U_map_tiles  tiles of U.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -1122,7 +1147,7 @@ def gated_delta_backward_dK_6(
         G_2_run_1 = tl.cumsum(G_2_s_1, 0)
         dK_6_2 = G_2_run_1 * 1.4426950408889634
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
-        U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        U_map = load_tile(U_map_ptrs, in_t[:, None] & in_f[None, :], U_map_tiles, [b, h, t0, 0])
         chunk = tl.sum(G_2_s_1, 0)
         reach_2 = tl.exp(chunk - G_2_run_1)
         t_2 = tl.trans(tl.where(in_f[None, :], dK_6_state, 0.0))
@@ -1172,6 +1197,8 @@ def gated_delta_backward_dK_7(
     dU_map_ptr,
     K_ptr,
     dK_7_ptr,
+    U_map_tiles,
+    dU_map_tiles,
     K_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
@@ -1199,6 +1226,8 @@ def gated_delta_backward_dK_7(
     dU_map_ptr  dU.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_7_ptr  dK.7[b, h, t, e], temp
+    U_map_tiles  tiles of U.map for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1255,7 +1284,7 @@ def gated_delta_backward_dK_7(
         G_2_run_1 = tl.cumsum(G_2_s_1, 0)
         dK_7_2 = G_2_run_1 * 1.4426950408889634
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
-        U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        U_map = load_tile(U_map_ptrs, in_t[:, None] & in_f[None, :], U_map_tiles, [b, h, t0, 0])
         chunk = tl.sum(G_2_s_1, 0)
         reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         reach_2 = tl.where(reach_p, tl.exp(chunk - G_2_run_1), 0.0)
@@ -1270,7 +1299,12 @@ def gated_delta_backward_dK_7(
         G_2_run = tl.cumsum(G_2_s, 0)
         dK_7_1 = (G_2_run - G_2_s) * 1.4426950408889634
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
-        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(
+            dU_map_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_map_tiles,
+            [b, h, t0, 0],
+        )
         dA = whole_dot(U_map, tl.trans(dU_map), None, Q_TYPE, ACC)
         dK_7_3 = tl.exp2(dK_7_1[None, :] - dK_7_2[:, None]) * dA
         mask_p = t < len_t
@@ -1309,6 +1343,7 @@ def gated_delta_backward_dQ_whole(
     K_ptr,
     dQ_whole_ptr,
     dO_tiles,
+    U_map_tiles,
     K_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
@@ -1344,6 +1379,7 @@ def gated_delta_backward_dQ_whole(
     K_ptr  K[b, h, t, e], input
     dQ_whole_ptr  dQ.whole[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
+    U_map_tiles  tiles of U.map for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1416,7 +1452,7 @@ def gated_delta_backward_dQ_whole(
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
-        U_map = tl.load(U_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_map = load_tile(U_map_ptrs, in_t_s[:, None] & in_f[None, :], U_map_tiles, [b, h, t0, 0])
         dA_2 = whole_dot(dO, tl.trans(U_map), None, dO_ptr.dtype.element_ty, ACC)
         dA_2_2 = beta.to(ACC)[None, :] * dA_2
         dA_2_part_2 = tl.exp2(dA_2_part[:, None] - dA_2_part_1[None, :]) * dA_2_2
@@ -1455,6 +1491,8 @@ def gated_delta_backward_dK_8(
     U_map_ptr,
     K_ptr,
     dK_8_ptr,
+    dU_map_tiles,
+    U_map_tiles,
     K_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
@@ -1486,6 +1524,8 @@ def gated_delta_backward_dK_8(
     U_map_ptr  U.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_8_ptr  dK.8[b, h, t, e], temp
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
+    U_map_tiles  tiles of U.map for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1542,7 +1582,7 @@ def gated_delta_backward_dK_8(
         G_2_run = tl.cumsum(G_2_s, 0)
         dA_part = (G_2_run - G_2_s) * 1.4426950408889634
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(dU_map_ptrs, in_t[:, None] & in_f[None, :], dU_map_tiles, [b, h, t0, 0])
         chunk = tl.sum(G_2_s, 0)
         reach_p = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         reach_2 = tl.where(reach_p, tl.exp(G_2_run - G_2_s), 0.0)
@@ -1559,7 +1599,7 @@ def gated_delta_backward_dK_8(
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-        U_map = tl.load(U_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_map = load_tile(U_map_ptrs, in_t_s[:, None] & in_f[None, :], U_map_tiles, [b, h, t0, 0])
         dA = whole_dot(dU_map, tl.trans(U_map), None, Q_TYPE, ACC)
         dA_3 = beta.to(ACC)[None, :] * dA
         dA_part_2 = tl.exp2(dA_part[:, None] - dA_part_1[None, :]) * dA_3
@@ -2077,6 +2117,8 @@ KERNELS: dict[str, Any] = {
             ("O_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_F"),
+            ("O_of_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -2238,6 +2280,8 @@ KERNELS: dict[str, Any] = {
             ("dU_2_of_ptr", "pointer_like", "K"),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("dU_2_rest_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_F"),
+            ("dU_2_of_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride_last", ""),
@@ -2335,6 +2379,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_6_ptr", "pointer_acc", ""),
+            ("U_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
@@ -2383,6 +2428,8 @@ KERNELS: dict[str, Any] = {
             ("dU_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_7_ptr", "pointer_acc", ""),
+            ("U_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dU_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -2429,6 +2476,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dQ_whole_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("U_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -2480,6 +2528,8 @@ KERNELS: dict[str, Any] = {
             ("U_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_8_ptr", "pointer_acc", ""),
+            ("dU_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("U_map_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -2820,8 +2870,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3054,6 +3107,8 @@ def forward(inputs, extents, params, config=None):
         O,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(g),
         *launch_strides(K),
@@ -3182,6 +3237,8 @@ def backward(inputs, extents, params, config=None):
         dU_2_of,
         dU_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dU_2_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dU_2_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(g),
         *launch_strides(K),
         *launch_strides(beta),
@@ -3235,6 +3292,7 @@ def backward(inputs, extents, params, config=None):
         dO,
         Q,
         dK_6,
+        tiles_of(U_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
@@ -3261,6 +3319,8 @@ def backward(inputs, extents, params, config=None):
         dU_map,
         K,
         dK_7,
+        tiles_of(U_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
         *launch_strides(K),
@@ -3288,6 +3348,7 @@ def backward(inputs, extents, params, config=None):
         K,
         dQ_whole,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
         *launch_strides(beta),
@@ -3315,6 +3376,8 @@ def backward(inputs, extents, params, config=None):
         U_map,
         K,
         dK_8,
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
         *launch_strides(beta),

@@ -398,7 +398,10 @@ def gla_O(
     O_left_ptr,
     O_right_m_ptr,
     O_ptr,
+    O_left_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_right_m_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -423,7 +426,10 @@ def gla_O(
     O_left_ptr  O.left[b, h, i, e], temp
     O_right_m_ptr  O.right_m[b, h, j, e], temp
     O_ptr  O[b, h, i, f], output
+    O_left_tiles  tiles of O.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -479,7 +485,7 @@ def gla_O(
         C_p = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
         O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * E + O_left_offs
         in_i = i < len_i
-        left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(O_left_ptrs, in_i[:, None] & in_e[None, :], O_left_tiles, [b, h, i0, 0])
         t = left_1.to(O_rest_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
@@ -490,12 +496,22 @@ def gla_O(
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
-        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_i[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, i0, f0],
+        )
         O = O + O_rest_1_1.to(ACC)
         O_ptrs = O_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O, mask=in_i[:, None] & in_f[None, :])
         O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + O_left_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_j[:, None] & in_e[None, :],
+            O_right_m_tiles,
+            [b, h, i0, 0],
+        )
         t_3 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
         t_4 = v.to(O_right_m_ptr.dtype.element_ty)
         O_state = dot(t_3, t_4, O_state * decay[:, None], ACC)
@@ -1386,7 +1402,10 @@ def gla_backward_dV(
     dV_left_ptr,
     dV_right_m_ptr,
     dV_ptr,
+    dV_left_tiles,
     dO_tiles,
+    dV_rest_tiles,
+    dV_right_m_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j: tl.int64,
@@ -1415,7 +1434,10 @@ def gla_backward_dV(
     dV_left_ptr  dV.left[b, h, j, e], temp
     dV_right_m_ptr  dV.right_m[b, h, i, e], temp
     dV_ptr  dV[b, h, j, f], output
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1479,7 +1501,12 @@ def gla_backward_dV(
         c_8 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * E + dV_left_offs
         in_j = j < len_j
-        left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            dV_left_ptrs,
+            in_j[:, None] & in_e[None, :],
+            dV_left_tiles,
+            [b, h, j0, 0],
+        )
         t_2 = left_1.to(dV_left_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
@@ -1489,12 +1516,22 @@ def gla_backward_dV(
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
-        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        dV_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_j[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, j0, f0],
+        )
         dV = dV + dV_rest_1_1.to(ACC)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_i[:, None] & in_e[None, :],
+            dV_right_m_tiles,
+            [b, h, j0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
         t_5 = dO.to(dV_right_m_ptr.dtype.element_ty)
         dV_state = dot(t_4, t_5, dV_state * decay[:, None], ACC)
@@ -1800,7 +1837,10 @@ KERNELS: dict[str, Any] = {
             ("O_left_ptr", "pointer_like", "Q"),
             ("O_right_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "Q"),
+            ("O_left_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("O_rest_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -2188,7 +2228,10 @@ KERNELS: dict[str, Any] = {
             ("dV_left_ptr", "pointer_like", "K"),
             ("dV_right_m_ptr", "pointer_like", "Q"),
             ("dV_ptr", "pointer_like", "V"),
+            ("dV_left_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_J BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride_wide", ""),
@@ -2450,8 +2493,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2693,7 +2739,10 @@ def forward(inputs, extents, params, config=None):
         O_left,
         O_right_m,
         O,
+        tiles_of(O_left, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2924,7 +2973,10 @@ def backward(inputs, extents, params, config=None):
         dV_left,
         dV_right_m,
         dV,
+        tiles_of(dV_left, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(C),
         *launch_strides(dO),
         len_b,

@@ -407,7 +407,10 @@ def gla_recurrent_O(
     O_right_m_ptr,
     O_ptr,
     Q_tiles,
+    O_left_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_right_m_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -442,7 +445,10 @@ def gla_recurrent_O(
     O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
+    O_left_tiles  tiles of O.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -510,10 +516,11 @@ def gla_recurrent_O(
         g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         g_7 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_1 = tl.load(
+        left_1 = load_tile(
             O_left_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
+            in_t[:, None] & in_e[None, :],
+            O_left_tiles,
+            [b, h, t0, 0],
         )
         t_2 = left_1.to(Q_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
@@ -530,14 +537,24 @@ def gla_recurrent_O(
         in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
-        O_1_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_1_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O_1 = O_1 + O_1_rest_1_1.to(ACC)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         O_2 = O_1 + O_1_1
         O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O_2, mask=in_t[:, None] & in_f[None, :])
         O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            O_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
         t_7 = v.to(O_right_m_ptr.dtype.element_ty)
         O_1_state = dot(t_6, t_7, O_1_state * decay[:, None], ACC)
@@ -1883,7 +1900,10 @@ def gla_recurrent_backward_dV(
     dV_right_m_ptr,
     dV_ptr,
     K_tiles,
+    dV_left_tiles,
     dO_tiles,
+    dV_rest_tiles,
+    dV_right_m_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1918,7 +1938,10 @@ def gla_recurrent_backward_dV(
     dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1995,7 +2018,12 @@ def gla_recurrent_backward_dV(
         g_7 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
         g_8 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + G_offs
-        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            dV_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dV_left_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = left_1.to(K_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], dV_4_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_4, t_5, None, ACC)
@@ -2005,13 +2033,23 @@ def gla_recurrent_backward_dV(
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dV_4_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_4_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, t0, f0],
+        )
         dV_4 = dV_4 + dV_4_rest_1_1.to(ACC)
         dV_2 = dV_1 + dV_4
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV_2, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dV_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
         t_7 = dO.to(dV_right_m_ptr.dtype.element_ty)
         dV_4_state = dot(t_6, t_7, dV_4_state * decay[:, None], ACC)
@@ -2351,7 +2389,10 @@ KERNELS: dict[str, Any] = {
             ("O_right_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("O_left_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -2896,7 +2937,10 @@ KERNELS: dict[str, Any] = {
             ("dV_right_m_ptr", "pointer_like", "Q"),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("dV_left_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3163,8 +3207,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3409,7 +3456,10 @@ def forward(inputs, extents, params, config=None):
         O_right_m,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(O_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(Q),
         *launch_strides(V),
         *launch_strides(H0),
@@ -3726,7 +3776,10 @@ def backward(inputs, extents, params, config=None):
         dV_right_m,
         dV,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dV_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(dHT),
         *launch_strides(dO),

@@ -418,7 +418,10 @@ def hgrn2_O(
     O_left_ptr,
     O_right_m_ptr,
     O_ptr,
+    O_left_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_right_m_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -442,7 +445,10 @@ def hgrn2_O(
     O_left_ptr  O.left[b, h, t, e], temp
     O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
+    O_left_tiles  tiles of O.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -497,7 +503,7 @@ def hgrn2_O(
         G_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         in_t = t < len_t
-        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(O_left_ptrs, in_t[:, None] & in_e[None, :], O_left_tiles, [b, h, t0, 0])
         t_2 = left_1.to(O_rest_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
@@ -508,13 +514,23 @@ def hgrn2_O(
         in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
-        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O = O + O_rest_1_1.to(ACC)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
         O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O, mask=in_t[:, None] & in_f[None, :])
         O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            O_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(V_ptr.dtype.element_ty))
         O_state = dot(t_4, v, O_state * decay[:, None], ACC)
 
@@ -1462,7 +1478,10 @@ def hgrn2_backward_dV(
     dV_left_ptr,
     dV_right_m_ptr,
     dV_ptr,
+    dV_left_tiles,
     dO_tiles,
+    dV_rest_tiles,
+    dV_right_m_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t: tl.int64,
@@ -1490,7 +1509,10 @@ def hgrn2_backward_dV(
     dV_left_ptr  dV.left[b, h, t, e], temp
     dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1553,7 +1575,12 @@ def hgrn2_backward_dV(
         g_10 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         in_t = t < len_t
-        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            dV_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dV_left_tiles,
+            [b, h, t0, 0],
+        )
         t_3 = left_1.to(dV_left_ptr.dtype.element_ty)
         t_4 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t_3, t_4, None, ACC)
@@ -1563,12 +1590,22 @@ def hgrn2_backward_dV(
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, t0, f0],
+        )
         dV = dV + dV_rest_1_1.to(ACC)
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dV_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_5 = tl.trans(right_m_1.to(dV_left_ptr.dtype.element_ty))
         t_6 = dO.to(dV_left_ptr.dtype.element_ty)
         dV_state = dot(t_5, t_6, dV_state * decay[:, None], ACC)
@@ -1761,7 +1798,10 @@ KERNELS: dict[str, Any] = {
             ("O_left_ptr", "pointer_like", "Q"),
             ("O_right_m_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("O_left_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "V 4 2 BLOCK_T e"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -2173,7 +2213,10 @@ KERNELS: dict[str, Any] = {
             ("dV_left_ptr", "pointer_like", "Q"),
             ("dV_right_m_ptr", "pointer_like", "Q"),
             ("dV_ptr", "pointer_like", "V"),
+            ("dV_left_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride_wide", ""),
@@ -2370,8 +2413,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2615,7 +2661,10 @@ def forward(inputs, extents, params, config=None):
         O_left,
         O_right_m,
         O,
+        tiles_of(O_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2847,7 +2896,10 @@ def backward(inputs, extents, params, config=None):
         dV_left,
         dV_right_m,
         dV,
+        tiles_of(dV_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(dO),
         len_b,

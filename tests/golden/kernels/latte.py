@@ -531,7 +531,10 @@ def latte_O(
     O_left_ptr,
     O_right_m_ptr,
     O_ptr,
+    O_left_tiles,
     V_tiles,
+    O_rest_tiles,
+    O_right_m_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -556,7 +559,10 @@ def latte_O(
     O_left_ptr  O.left[b, h, i, l], temp
     O_right_m_ptr  O.right_m[b, h, j, l], temp
     O_ptr  O[b, h, i, f], output
+    O_left_tiles  tiles of O.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
     L, L_PAD  |l|, and padded to a power of two
@@ -611,7 +617,7 @@ def latte_O(
         m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
         O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * L + O_left_offs
         in_i = i < len_i
-        left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        left_1 = load_tile(O_left_ptrs, in_i[:, None] & in_l[None, :], O_left_tiles, [b, h, i0, 0])
         t = left_1.to(O_rest_ptr.dtype.element_ty)
         t_2 = tl.trans(tl.where(in_l[None, :], O_state, 0.0).to(O_rest_ptr.dtype.element_ty))
         past = dot(t, t_2, None, ACC)
@@ -622,12 +628,22 @@ def latte_O(
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
-        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_i[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, i0, f0],
+        )
         O = O + O_rest_1_1.to(ACC)
         O_ptrs = O_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O, mask=in_i[:, None] & in_f[None, :])
         O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * L + O_left_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_j[:, None] & in_l[None, :],
+            O_right_m_tiles,
+            [b, h, i0, 0],
+        )
         t_3 = tl.trans(v)
         t_4 = right_m_1.to(V_ptr.dtype.element_ty)
         O_state = dot(t_3, t_4, O_state * decay[None, :], ACC)
@@ -1252,6 +1268,9 @@ def latte_backward_dK(
     L_tiles,
     dO_tiles,
     Q_tiles,
+    dK_rest_tiles,
+    dK_rest_2_tiles,
+    dK_column_1_m_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -1305,6 +1324,9 @@ def latte_backward_dK(
     L_tiles  tiles of L for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
+    dK_rest_tiles  tiles of dK.rest for the copy engine, or None
+    dK_rest_2_tiles  tiles of dK.rest_2 for the copy engine, or None
+    dK_column_1_m_tiles  tiles of dK.column_1_m for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_L  points of l in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1405,13 +1427,23 @@ def latte_backward_dK(
         P_Q_p = P_Q_safe * 1.4426950408889634
         P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
         dK_rest_ptrs = dK_rest_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
-        rest_1_1 = tl.load(dK_rest_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        rest_1_1 = load_tile(
+            dK_rest_ptrs,
+            in_j[:, None] & in_l[None, :],
+            dK_rest_tiles,
+            [b, h, j0, l0],
+        )
         dK_1 = dK_1 + rest_1_1.to(ACC)
         dP_ptrs = dP_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
         dP = tl.load(dP_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
         D_2 = P_Q * dP.to(ACC)
         dK_rest_2_ptrs = dK_rest_2_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
-        rest_2_1 = tl.load(dK_rest_2_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        rest_2_1 = load_tile(
+            dK_rest_2_ptrs,
+            in_j[:, None] & in_l[None, :],
+            dK_rest_2_tiles,
+            [b, h, j0, l0],
+        )
         dK_2 = dK_2 + rest_2_1.to(ACC)
         column_3 = D_2 * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
         column_3_m = tl.where(mask[:, None], column_3, 0.0)
@@ -1420,7 +1452,12 @@ def latte_backward_dK(
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_l[None, :])
         dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
-        column_1_m_1 = tl.load(dK_column_1_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        column_1_m_1 = load_tile(
+            dK_column_1_m_ptrs,
+            in_i[:, None] & in_l[None, :],
+            dK_column_1_m_tiles,
+            [b, h, j0, l0],
+        )
         t_3 = tl.trans(dO)
         t_4 = column_1_m_1.to(dO_ptr.dtype.element_ty)
         dK_1_state = dot(t_3, t_4, dK_1_state * decay[None, :], ACC)
@@ -1633,7 +1670,10 @@ def latte_backward_dV(
     dV_left_ptr,
     dV_right_m_ptr,
     dV_ptr,
+    dV_left_tiles,
     dO_tiles,
+    dV_rest_tiles,
+    dV_right_m_tiles,
     stride_L_b: tl.int64,
     stride_L_h: tl.int64,
     stride_L_i: tl.int64,
@@ -1662,7 +1702,10 @@ def latte_backward_dV(
     dV_left_ptr  dV.left[b, h, j, l], temp
     dV_right_m_ptr  dV.right_m[b, h, i, l], temp
     dV_ptr  dV[b, h, j, f], output
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
     L, L_PAD  |l|, and padded to a power of two
@@ -1720,7 +1763,12 @@ def latte_backward_dV(
         l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * L + dV_left_offs
         in_j = j < len_j
-        left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        left_1 = load_tile(
+            dV_left_ptrs,
+            in_j[:, None] & in_l[None, :],
+            dV_left_tiles,
+            [b, h, j0, 0],
+        )
         t = left_1.to(dV_left_ptr.dtype.element_ty)
         t_2 = tl.trans(tl.where(in_l[None, :], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty))
         past = dot(t, t_2, None, ACC)
@@ -1730,12 +1778,22 @@ def latte_backward_dV(
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
-        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        dV_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_j[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, j0, f0],
+        )
         dV = dV + dV_rest_1_1.to(ACC)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_i[:, None] & in_l[None, :],
+            dV_right_m_tiles,
+            [b, h, j0, 0],
+        )
         t_3 = tl.trans(dO)
         t_4 = right_m_1.to(dO_ptr.dtype.element_ty)
         dV_state = dot(t_3, t_4, dV_state * decay[None, :], ACC)
@@ -1913,7 +1971,10 @@ KERNELS: dict[str, Any] = {
             ("O_left_ptr", "pointer_like", "Q"),
             ("O_right_m_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("O_left_tiles", "tiles", "Q 4 2 BLOCK_I l"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("O_rest_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "V 4 2 BLOCK_I l"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -2208,6 +2269,9 @@ KERNELS: dict[str, Any] = {
             ("L_tiles", "tiles", "L 4 2 BLOCK_J BLOCK_L"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_L"),
+            ("dK_rest_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_L"),
+            ("dK_rest_2_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_L"),
+            ("dK_column_1_m_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_L"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
@@ -2340,7 +2404,10 @@ KERNELS: dict[str, Any] = {
             ("dV_left_ptr", "pointer_like", "Q"),
             ("dV_right_m_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
+            ("dV_left_tiles", "tiles", "Q 4 2 BLOCK_J l"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_J BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "dO 4 2 BLOCK_J l"),
             ("stride_L_b", "stride_wide", ""),
             ("stride_L_h", "stride_wide", ""),
             ("stride_L_i", "stride_wide", ""),
@@ -2508,8 +2575,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2780,7 +2850,10 @@ def forward(inputs, extents, params, config=None):
         O_left,
         O_right_m,
         O,
+        tiles_of(O_left, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2963,6 +3036,9 @@ def backward(inputs, extents, params, config=None):
         tiles_of(L, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        tiles_of(dK_rest, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        tiles_of(dK_rest_2, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        tiles_of(dK_column_1_m, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
         *launch_strides(K),
         *launch_strides(L),
         *launch_strides(V),
@@ -3027,7 +3103,10 @@ def backward(inputs, extents, params, config=None):
         dV_left,
         dV_right_m,
         dV,
+        tiles_of(dV_left, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         *launch_strides(L),
         *launch_strides(dO),
         len_b,

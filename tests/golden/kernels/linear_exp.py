@@ -67,6 +67,23 @@ def safe_div(a, b):
 
 
 @triton.jit
+def times_vector(a, x, OUT: tl.constexpr):
+    """`sum[k](a[m,k] * x[k])`. Of bfloat16 on matrix units: `x` is the sum of two numbers of it, in rows of their own.
+
+    What is left of `x` beside these is its 2**-17th part. Float16 has no room for sums over long sequences. The tile is
+    the right side: a narrow one there is read out of bounds by warp-group products of Triton 3.6 (`padded`).
+    """
+    if INTERPRETED or a.dtype != tl.bfloat16 or OUT != tl.float32:
+        return tl.sum(a.to(OUT) * x[None, :], 1)
+    else:
+        at = tl.arange(0, 16)[:, None]
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(OUT)).to(tl.bfloat16)
+        parts = tl.where(at == 0, high[None, :], tl.where(at == 1, low[None, :], 0.0))
+        return tl.sum(tl.dot(parts, tl.trans(a)), 0)
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -222,6 +239,8 @@ def linear_exp_O(
     V_ptr,
     O_part_ptr,
     O_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     V_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -246,6 +265,8 @@ def linear_exp_O(
     V_ptr  V[b, h, j, f], input
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -295,18 +316,17 @@ def linear_exp_O(
         O_1 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1 = O_1 + past
         O_part = tl.full([BLOCK_I], 0.0, ACC)
-        past_2 = Q_map.to(ACC) * O_part_state[None, :]
-        past_1 = tl.sum(tl.where(in_e[None, :], past_2, 0.0), 1)
+        past_1 = times_vector(Q_map, O_part_state, ACC)
         O_part = O_part + past_1
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -319,8 +339,8 @@ def linear_exp_O(
         O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
         O_part_tile = tl.sum(A_m, 1)
         O_part = O_part + O_part_tile
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         O = safe_div(O_1, O_part[:, None])
         tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
         tl.store(
@@ -520,6 +540,7 @@ def linear_exp_backward_dQ(
     Q_tiles,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -559,6 +580,7 @@ def linear_exp_backward_dQ(
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -640,10 +662,10 @@ def linear_exp_backward_dQ(
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dQ_1 = dot(dA_2_m.to(Q_ptr.dtype.element_ty), K_map.to(Q_ptr.dtype.element_ty), dQ_1, ACC)
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         dQ = dQ_p * dQ_1
         dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
@@ -674,6 +696,7 @@ def linear_exp_backward_dK(
     K_tiles,
     V_tiles,
     dO_tiles,
+    Q_map_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -713,6 +736,7 @@ def linear_exp_backward_dK(
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -791,7 +815,7 @@ def linear_exp_backward_dK(
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, e0])
         t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
         t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
         dK_2 = dot(t_3, t_4, dK_2, ACC)
@@ -801,16 +825,15 @@ def linear_exp_backward_dK(
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_5, 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK = dK_p * dK_2
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_state = dot(t_5, t_6, dK_2_state, ACC)
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_state = dot(t_6, t_7, dK_2_state, ACC)
         dK_2_state_1 = dK_2_state_1 + chunk
 
 
@@ -832,6 +855,8 @@ def linear_exp_backward_dV(
     Q_map_ptr,
     dO_ptr,
     dV_ptr,
+    K_map_tiles,
+    Q_map_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -859,6 +884,8 @@ def linear_exp_backward_dV(
     Q_map_ptr  Q.map[b, h, i, e], temp
     dO_ptr  dO[b, h, i, f], input
     dV_ptr  dV[b, h, j, f], output
+    K_map_tiles  tiles of K.map for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -910,7 +937,7 @@ def linear_exp_backward_dV(
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, j0, 0])
         t = K_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
@@ -921,7 +948,7 @@ def linear_exp_backward_dV(
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, 0])
         t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -1045,6 +1072,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
@@ -1184,6 +1213,7 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_E"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1248,6 +1278,7 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_E"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1306,6 +1337,8 @@ KERNELS: dict[str, Any] = {
             ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -1473,8 +1506,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1684,6 +1720,8 @@ def forward(inputs, extents, params, config=None):
         V,
         O_part,
         O,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(V),
         len_b,
@@ -1788,6 +1826,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(Q, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(Q),
         *launch_strides(O_part),
         *launch_strides(dO),
@@ -1819,6 +1858,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(K),
         *launch_strides(O_part),
         *launch_strides(V),
@@ -1845,6 +1885,8 @@ def backward(inputs, extents, params, config=None):
         Q_map,
         dO,
         dV,
+        tiles_of(K_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(dO),

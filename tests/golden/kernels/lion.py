@@ -90,6 +90,23 @@ def silu(x):
 
 
 @triton.jit
+def times_vector(a, x, OUT: tl.constexpr):
+    """`sum[k](a[m,k] * x[k])`. Of bfloat16 on matrix units: `x` is the sum of two numbers of it, in rows of their own.
+
+    What is left of `x` beside these is its 2**-17th part. Float16 has no room for sums over long sequences. The tile is
+    the right side: a narrow one there is read out of bounds by warp-group products of Triton 3.6 (`padded`).
+    """
+    if INTERPRETED or a.dtype != tl.bfloat16 or OUT != tl.float32:
+        return tl.sum(a.to(OUT) * x[None, :], 1)
+    else:
+        at = tl.arange(0, 16)[:, None]
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(OUT)).to(tl.bfloat16)
+        parts = tl.where(at == 0, high[None, :], tl.where(at == 1, low[None, :], 0.0))
+        return tl.sum(tl.dot(parts, tl.trans(a)), 0)
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -241,6 +258,8 @@ def lion_O_part_up(
     Q_map_ptr,
     K_map_ptr,
     O_part_up_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -256,6 +275,8 @@ def lion_O_part_up(
     Q_map_ptr  Q.map[b, h, i, e], temp
     K_map_ptr  K.map[b, h, j, e], temp
     O_part_up_ptr  O_part.up[b, h, i], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -291,13 +312,12 @@ def lion_O_part_up(
         O_part_up = tl.full([BLOCK_I], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        past_1 = Q_map.to(ACC) * O_part_up_state[None, :]
-        past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
+        past = times_vector(Q_map, O_part_up_state, ACC)
         O_part_up = O_part_up + past
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t, t_2, None, ACC)
@@ -306,8 +326,8 @@ def lion_O_part_up(
         A_m = tl.where(mask, A, 0.0)
         O_part_up_tile = tl.sum(A_m, 1)
         O_part_up = O_part_up + O_part_up_tile
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         tl.store(O_part_up_base + tl.cast(i0, tl.int64) + offs_i, O_part_up, mask=in_i)
         O_part_up_state = O_part_up_state + chunk
@@ -325,6 +345,8 @@ def lion_O_part_down(
     Q_map_ptr,
     K_map_ptr,
     O_part_down_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -340,6 +362,8 @@ def lion_O_part_down(
     Q_map_ptr  Q.map[b, h, i, e], temp
     K_map_ptr  K.map[b, h, j, e], temp
     O_part_down_ptr  O_part.down[b, h, i], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -377,13 +401,12 @@ def lion_O_part_down(
         O_part_down = tl.full([BLOCK_I], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        past_1 = Q_map.to(ACC) * O_part_down_state[None, :]
-        past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
+        past = times_vector(Q_map, O_part_down_state, ACC)
         O_part_down = O_part_down + past
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t, t_2, None, ACC)
@@ -392,8 +415,8 @@ def lion_O_part_down(
         A_m = tl.where(mask, A, 0.0)
         O_part_down_tile = tl.sum(A_m, 1)
         O_part_down = O_part_down + O_part_down_tile
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_down_ptrs = O_part_down_base + tl.cast(i0, tl.int64) + offs_i
         tl.store(O_part_down_ptrs, O_part_down, mask=in_i)
@@ -415,6 +438,8 @@ def lion_O_1_up(
     K_map_ptr,
     V_ptr,
     O_1_up_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     V_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -438,6 +463,8 @@ def lion_O_1_up(
     K_map_ptr  K.map[b, h, j, e], temp
     V_ptr  V[b, h, j, f], input
     O_1_up_ptr  O.1.up[b, h, i, f], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -485,14 +512,14 @@ def lion_O_1_up(
         O_1_up = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_up = O_1_up + past
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -523,6 +550,8 @@ def lion_O_1_down(
     K_map_ptr,
     V_ptr,
     O_1_down_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     V_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -546,6 +575,8 @@ def lion_O_1_down(
     K_map_ptr  K.map[b, h, j, e], temp
     V_ptr  V[b, h, j, f], input
     O_1_down_ptr  O.1.down[b, h, i, f], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -595,14 +626,14 @@ def lion_O_1_down(
         O_1_down = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_down = O_1_down + past
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -881,6 +912,7 @@ def lion_backward_dQ_1_up(
     dQ_1_up_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -915,6 +947,7 @@ def lion_backward_dQ_1_up(
     dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -989,10 +1022,10 @@ def lion_backward_dQ_1_up(
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dQ_1_up = dot(dA_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_up, ACC)
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_up_ptrs, dQ_1_up, mask=in_i[:, None] & in_e[None, :])
         dQ_1_up_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, dQ_1_up_state, ACC)
@@ -1018,6 +1051,7 @@ def lion_backward_dQ_1_down(
     dQ_1_down_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -1052,6 +1086,7 @@ def lion_backward_dQ_1_down(
     dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1128,10 +1163,10 @@ def lion_backward_dQ_1_down(
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dQ_1_down = dot(dA_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_down, ACC)
-        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
-        chunk = tl.sum(K_map_m, 0)
+        weight = tl.where(mask_p, tl.cast(1.0, ACC), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_down_ptrs, dQ_1_down, mask=in_i[:, None] & in_e[None, :])
         dQ_1_down_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, dQ_1_down_state, ACC)
@@ -1157,6 +1192,7 @@ def lion_backward_dK_2_up(
     dK_2_up_ptr,
     V_tiles,
     dO_tiles,
+    Q_map_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -1190,6 +1226,7 @@ def lion_backward_dK_2_up(
     dK_2_up_ptr  dK.2.up[b, h, j, e], temp
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1259,7 +1296,7 @@ def lion_backward_dK_2_up(
         mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, e0])
         t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
         t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
         dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
@@ -1269,15 +1306,14 @@ def lion_backward_dK_2_up(
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_5, 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_up_state = dot(t_5, t_6, dK_2_up_state, ACC)
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up_state = dot(t_6, t_7, dK_2_up_state, ACC)
         dK_2_up_state_1 = dK_2_up_state_1 + chunk
 
 
@@ -1300,6 +1336,7 @@ def lion_backward_dK_2_down(
     dK_2_down_ptr,
     V_tiles,
     dO_tiles,
+    Q_map_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -1333,6 +1370,7 @@ def lion_backward_dK_2_down(
     dK_2_down_ptr  dK.2.down[b, h, j, e], temp
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1404,7 +1442,7 @@ def lion_backward_dK_2_down(
         mask = (j[None, :] > j[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, e0])
         t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
         t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
         dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
@@ -1414,15 +1452,14 @@ def lion_backward_dK_2_down(
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_5, 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_down_state = dot(t_5, t_6, dK_2_down_state, ACC)
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down_state = dot(t_6, t_7, dK_2_down_state, ACC)
         dK_2_down_state_1 = dK_2_down_state_1 + chunk
 
 
@@ -1444,6 +1481,8 @@ def lion_backward_dV_up(
     Q_map_ptr,
     dO_ptr,
     dV_up_ptr,
+    K_map_tiles,
+    Q_map_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1471,6 +1510,8 @@ def lion_backward_dV_up(
     Q_map_ptr  Q.map[b, h, i, e], temp
     dO_ptr  dO[b, h, i, f], input
     dV_up_ptr  dV.up[b, h, j, f], temp
+    K_map_tiles  tiles of K.map for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -1520,7 +1561,7 @@ def lion_backward_dV_up(
         dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, j0, 0])
         t = K_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
@@ -1531,7 +1572,7 @@ def lion_backward_dV_up(
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, 0])
         t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -1579,6 +1620,8 @@ def lion_backward_dV_down(
     Q_map_ptr,
     dO_ptr,
     dV_down_ptr,
+    K_map_tiles,
+    Q_map_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1606,6 +1649,8 @@ def lion_backward_dV_down(
     Q_map_ptr  Q.map[b, h, i, e], temp
     dO_ptr  dO[b, h, i, f], input
     dV_down_ptr  dV.down[b, h, j, f], temp
+    K_map_tiles  tiles of K.map for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -1657,7 +1702,7 @@ def lion_backward_dV_down(
         dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, j0, 0])
         t = K_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
@@ -1668,7 +1713,7 @@ def lion_backward_dV_down(
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, 0])
         t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
         A = dot(t_3, t_4, None, ACC)
@@ -1961,8 +2006,8 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
+            "pairs": (("i", "i"),),
+            "pairs_by_address": (("i", "i"),),
             "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
@@ -1972,6 +2017,8 @@ KERNELS: dict[str, Any] = {
             ("Q_map_ptr", "pointer_like", "Q"),
             ("K_map_ptr", "pointer_like", "K"),
             ("O_part_up_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1993,8 +2040,8 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
+            "pairs": (("i", "i"),),
+            "pairs_by_address": (("i", "i"),),
             "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
@@ -2004,6 +2051,8 @@ KERNELS: dict[str, Any] = {
             ("Q_map_ptr", "pointer_like", "Q"),
             ("K_map_ptr", "pointer_like", "K"),
             ("O_part_down_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -2037,6 +2086,8 @@ KERNELS: dict[str, Any] = {
             ("K_map_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_up_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
@@ -2077,6 +2128,8 @@ KERNELS: dict[str, Any] = {
             ("K_map_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_down_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
@@ -2241,6 +2294,7 @@ KERNELS: dict[str, Any] = {
             ("dQ_1_up_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2292,6 +2346,7 @@ KERNELS: dict[str, Any] = {
             ("dQ_1_down_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2350,6 +2405,7 @@ KERNELS: dict[str, Any] = {
             ("dK_2_up_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2407,6 +2463,7 @@ KERNELS: dict[str, Any] = {
             ("dK_2_down_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2461,6 +2518,8 @@ KERNELS: dict[str, Any] = {
             ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_up_ptr", "pointer_acc", ""),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -2512,6 +2571,8 @@ KERNELS: dict[str, Any] = {
             ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_down_ptr", "pointer_acc", ""),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -2759,8 +2820,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2976,6 +3040,8 @@ def forward(inputs, extents, params, config=None):
         Q_map,
         K_map,
         O_part_up,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         len_b,
         len_h,
         len_i,
@@ -2994,6 +3060,8 @@ def forward(inputs, extents, params, config=None):
         Q_map,
         K_map,
         O_part_down,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         len_b,
         len_h,
         len_i,
@@ -3014,6 +3082,8 @@ def forward(inputs, extents, params, config=None):
         K_map,
         V,
         O_1_up,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(V),
         len_b,
@@ -3037,6 +3107,8 @@ def forward(inputs, extents, params, config=None):
         K_map,
         V,
         O_1_down,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(V),
         len_b,
@@ -3166,6 +3238,7 @@ def backward(inputs, extents, params, config=None):
         dQ_1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
@@ -3195,6 +3268,7 @@ def backward(inputs, extents, params, config=None):
         dQ_1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
@@ -3224,6 +3298,7 @@ def backward(inputs, extents, params, config=None):
         dK_2_up,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
@@ -3252,6 +3327,7 @@ def backward(inputs, extents, params, config=None):
         dK_2_down,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
@@ -3277,6 +3353,8 @@ def backward(inputs, extents, params, config=None):
         Q_map,
         dO,
         dV_up,
+        tiles_of(K_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(dO),
@@ -3302,6 +3380,8 @@ def backward(inputs, extents, params, config=None):
         Q_map,
         dO,
         dV_down,
+        tiles_of(K_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(dO),

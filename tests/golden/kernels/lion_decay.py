@@ -90,6 +90,23 @@ def silu(x):
 
 
 @triton.jit
+def times_vector(a, x, OUT: tl.constexpr):
+    """`sum[k](a[m,k] * x[k])`. Of bfloat16 on matrix units: `x` is the sum of two numbers of it, in rows of their own.
+
+    What is left of `x` beside these is its 2**-17th part. Float16 has no room for sums over long sequences. The tile is
+    the right side: a narrow one there is read out of bounds by warp-group products of Triton 3.6 (`padded`).
+    """
+    if INTERPRETED or a.dtype != tl.bfloat16 or OUT != tl.float32:
+        return tl.sum(a.to(OUT) * x[None, :], 1)
+    else:
+        at = tl.arange(0, 16)[:, None]
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(OUT)).to(tl.bfloat16)
+        parts = tl.where(at == 0, high[None, :], tl.where(at == 1, low[None, :], 0.0))
+        return tl.sum(tl.dot(parts, tl.trans(a)), 0)
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -243,6 +260,8 @@ def lion_decay_O_part_up(
     K_map_ptr,
     gamma_ptr,
     O_part_up_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     stride_gamma_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -260,6 +279,8 @@ def lion_decay_O_part_up(
     K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     O_part_up_ptr  O_part.up[b, h, i], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -299,17 +320,16 @@ def lion_decay_O_part_up(
         O_part_up = tl.full([BLOCK_I], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         reach_p = i0 - 1
         reach_2 = tl.exp2(O_part_up_2 * (i - reach_p).to(ACC))
-        past_1 = Q_map.to(ACC) * O_part_up_state[None, :]
-        past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
+        past = times_vector(Q_map, O_part_up_state, ACC)
         O_part_up = O_part_up + past * reach_2
         decay = tl.exp2(O_part_up_2 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
-        column_p = i0 + BLOCK_I - 1
+        v_p = i0 + BLOCK_I - 1
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         O_part_up_1 = dot(t, t_2, None, ACC)
@@ -319,10 +339,8 @@ def lion_decay_O_part_up(
         O_part_up_3_m = tl.where(mask, O_part_up_3, 0.0)
         O_part_up_tile = tl.sum(O_part_up_3_m, 1)
         O_part_up = O_part_up + O_part_up_tile
-        column_p_1 = tl.exp2(O_part_up_2 * (column_p - i).to(ACC))
-        column = K_map.to(ACC) * column_p_1[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        chunk = tl.sum(column_m, 0)
+        weight = tl.where(mask_p, tl.exp2(O_part_up_2 * (v_p - i).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         tl.store(O_part_up_base + tl.cast(i0, tl.int64) + offs_i, O_part_up, mask=in_i)
         O_part_up_state = O_part_up_state * decay + chunk
@@ -342,6 +360,8 @@ def lion_decay_O_part_down(
     K_map_ptr,
     gamma_ptr,
     O_part_down_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     stride_gamma_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -359,6 +379,8 @@ def lion_decay_O_part_down(
     K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     O_part_down_ptr  O_part.down[b, h, i], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -400,17 +422,16 @@ def lion_decay_O_part_down(
         O_part_down = tl.full([BLOCK_I], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         reach_p = i0 + BLOCK_I
         reach_2 = tl.exp2(O_part_down_2 * (reach_p - i).to(ACC))
-        past_1 = Q_map.to(ACC) * O_part_down_state[None, :]
-        past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
+        past = times_vector(Q_map, O_part_down_state, ACC)
         O_part_down = O_part_down + past * reach_2
         decay = tl.exp2(O_part_down_2 * tl.cast(i0 + BLOCK_I - i0, ACC))
-        column_p = i0
+        v_p = i0
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         O_part_down_1 = dot(t, t_2, None, ACC)
@@ -420,10 +441,8 @@ def lion_decay_O_part_down(
         O_part_down_3_m = tl.where(mask, O_part_down_3, 0.0)
         O_part_down_tile = tl.sum(O_part_down_3_m, 1)
         O_part_down = O_part_down + O_part_down_tile
-        column_p_1 = tl.exp2(O_part_down_2 * (i - column_p).to(ACC))
-        column = K_map.to(ACC) * column_p_1[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        chunk = tl.sum(column_m, 0)
+        weight = tl.where(mask_p, tl.exp2(O_part_down_2 * (i - v_p).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_down_ptrs = O_part_down_base + tl.cast(i0, tl.int64) + offs_i
         tl.store(O_part_down_ptrs, O_part_down, mask=in_i)
@@ -447,6 +466,8 @@ def lion_decay_O_1_up(
     gamma_ptr,
     V_ptr,
     O_1_up_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     V_tiles,
     stride_gamma_h: tl.int64,
     stride_V_b: tl.int64,
@@ -472,6 +493,8 @@ def lion_decay_O_1_up(
     gamma_ptr  gamma[h], input
     V_ptr  V[b, h, j, f], input
     O_1_up_ptr  O.1.up[b, h, i, f], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -523,7 +546,7 @@ def lion_decay_O_1_up(
         O_1_up = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         reach_p = i0 - 1
         reach_2 = tl.exp2(O_1_up_2 * (i - reach_p).to(ACC))
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
@@ -534,7 +557,7 @@ def lion_decay_O_1_up(
         column_p = i0 + BLOCK_I - 1
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         O_1_up_1 = dot(t_3, t_4, None, ACC)
@@ -573,6 +596,8 @@ def lion_decay_O_1_down(
     gamma_ptr,
     V_ptr,
     O_1_down_ptr,
+    Q_map_tiles,
+    K_map_tiles,
     V_tiles,
     stride_gamma_h: tl.int64,
     stride_V_b: tl.int64,
@@ -598,6 +623,8 @@ def lion_decay_O_1_down(
     gamma_ptr  gamma[h], input
     V_ptr  V[b, h, j, f], input
     O_1_down_ptr  O.1.down[b, h, i, f], temp
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -651,7 +678,7 @@ def lion_decay_O_1_down(
         O_1_down = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, i0, 0])
         reach_p = i0 + BLOCK_I
         reach_2 = tl.exp2(O_1_down_2 * (reach_p - i).to(ACC))
         t = Q_map.to(Q_map_ptr.dtype.element_ty)
@@ -662,7 +689,7 @@ def lion_decay_O_1_down(
         column_p = i0
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, 0])
         t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
         O_1_down_1 = dot(t_3, t_4, None, ACC)
@@ -949,6 +976,7 @@ def lion_decay_backward_dK_2_up(
     dK_2_up_ptr,
     V_tiles,
     dO_tiles,
+    Q_map_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -984,6 +1012,7 @@ def lion_decay_backward_dK_2_up(
     dK_2_up_ptr  dK.2.up[b, h, j, e], temp
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1062,7 +1091,7 @@ def lion_decay_backward_dK_2_up(
         mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
         dK_2_up_2_m = tl.where(mask, dK_2_up_2, 0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, e0])
         t_3 = dK_2_up_2_m.to(Q_map_ptr.dtype.element_ty)
         t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
         dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
@@ -1074,15 +1103,14 @@ def lion_decay_backward_dK_2_up(
         t_5 = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column = t_5 * column_p_3[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_4[:, None] * column_p_3[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_6 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_6 * tl.exp2(dK_2_up_1 * (column_p_2 - j).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_up_state = dot(t_6, t_7, dK_2_up_state * decay, ACC)
+        t_7 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_8 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up_state = dot(t_7, t_8, dK_2_up_state * decay, ACC)
         dK_2_up_state_1 = dK_2_up_state_1 * decay + chunk
 
 
@@ -1107,6 +1135,7 @@ def lion_decay_backward_dK_2_down(
     dK_2_down_ptr,
     V_tiles,
     dO_tiles,
+    Q_map_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1142,6 +1171,7 @@ def lion_decay_backward_dK_2_down(
     dK_2_down_ptr  dK.2.down[b, h, j, e], temp
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1222,7 +1252,7 @@ def lion_decay_backward_dK_2_down(
         mask = (j[None, :] > j[:, None]) & mask_p[None, :]
         dK_2_down_2_m = tl.where(mask, dK_2_down_2, 0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, e0])
         t_3 = dK_2_down_2_m.to(Q_map_ptr.dtype.element_ty)
         t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
         dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
@@ -1234,15 +1264,14 @@ def lion_decay_backward_dK_2_down(
         t_5 = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column = t_5 * column_p_3[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_4[:, None] * column_p_3[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_6 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_6 * tl.exp2(dK_2_down_1 * (j - column_p_2).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_down_state = dot(t_6, t_7, dK_2_down_state * decay, ACC)
+        t_7 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_8 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down_state = dot(t_7, t_8, dK_2_down_state * decay, ACC)
         dK_2_down_state_1 = dK_2_down_state_1 * decay + chunk
 
 
@@ -1266,6 +1295,8 @@ def lion_decay_backward_dV_up(
     gamma_ptr,
     dO_ptr,
     dV_up_ptr,
+    K_map_tiles,
+    Q_map_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1295,6 +1326,8 @@ def lion_decay_backward_dV_up(
     gamma_ptr  gamma[h], input
     dO_ptr  dO[b, h, i, f], input
     dV_up_ptr  dV.up[b, h, j, f], temp
+    K_map_tiles  tiles of K.map for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -1348,7 +1381,7 @@ def lion_decay_backward_dV_up(
         dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, j0, 0])
         reach_p = j0 - 1
         reach_2 = tl.exp2(dV_up_2 * (j - reach_p).to(ACC))
         t = K_map.to(Q_map_ptr.dtype.element_ty)
@@ -1363,7 +1396,7 @@ def lion_decay_backward_dV_up(
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, 0])
         t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
         dV_up_1 = dot(t_3, t_4, None, ACC)
@@ -1415,6 +1448,8 @@ def lion_decay_backward_dV_down(
     gamma_ptr,
     dO_ptr,
     dV_down_ptr,
+    K_map_tiles,
+    Q_map_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1444,6 +1479,8 @@ def lion_decay_backward_dV_down(
     gamma_ptr  gamma[h], input
     dO_ptr  dO[b, h, i, f], input
     dV_down_ptr  dV.down[b, h, j, f], temp
+    K_map_tiles  tiles of K.map for the copy engine, or None
+    Q_map_tiles  tiles of Q.map for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -1499,7 +1536,7 @@ def lion_decay_backward_dV_down(
         dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, j0, 0])
         reach_p = j0 + BLOCK_J
         reach_2 = tl.exp2(dV_down_2 * (reach_p - j).to(ACC))
         t = K_map.to(Q_map_ptr.dtype.element_ty)
@@ -1514,7 +1551,7 @@ def lion_decay_backward_dV_down(
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
-        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q_map = load_tile(Q_map_ptrs, in_i[:, None] & in_e[None, :], Q_map_tiles, [b, h, j0, 0])
         t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
         t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
         dV_down_1 = dot(t_3, t_4, None, ACC)
@@ -1567,6 +1604,7 @@ def lion_decay_backward_dgamma_u1_up(
     dgamma_u1_up_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -1603,6 +1641,7 @@ def lion_decay_backward_dgamma_u1_up(
     dgamma_u1_up_ptr  dgamma.u1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1703,7 +1742,7 @@ def lion_decay_backward_dgamma_u1_up(
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dgamma_u1_up_2_m = tl.where(mask, dgamma_u1_up_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dgamma_u1_up_3 = dgamma_u1_up_p_2 * K_map.to(ACC)
         dgamma_u1_up_3_m = tl.where(mask_p[:, None], dgamma_u1_up_3, 0.0)
         t_15 = dgamma_u1_up_2_m.to(Q_TYPE)
@@ -1715,15 +1754,18 @@ def lion_decay_backward_dgamma_u1_up(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         column_1 = K_map.to(ACC) * column_p_1[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_m, 0)
-        chunk_1 = tl.sum(column_1_m, 0)
+        t_17 = tl.exp2(dgamma_u1_up_1 * (column_p - i).to(ACC)) * (column_p - i).to(ACC)
+        weight = tl.where(mask_p, t_17, 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
+        weight_1 = tl.where(mask_p, tl.exp2(dgamma_u1_up_1 * (column_p - i).to(ACC)), 0.0)
+        chunk_1 = times_vector(tl.trans(K_map), weight_1, ACC)
         dgamma_u1_up_ptrs = dgamma_u1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_up_ptrs, dgamma_u1_up, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_up_state = dgamma_u1_up_state + dgamma_u1_up_state_1 * step.to(ACC)
-        t_17 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state = dot(t_17, v, dgamma_u1_up_state * decay, ACC)
-        t_18 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state_1 = dot(t_18, v, dgamma_u1_up_state_1 * decay, ACC)
+        t_18 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state = dot(t_18, v, dgamma_u1_up_state * decay, ACC)
+        t_19 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state_1 = dot(t_19, v, dgamma_u1_up_state_1 * decay, ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 + dgamma_u1_up_state_3 * step.to(ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 * decay + chunk
         dgamma_u1_up_state_3 = dgamma_u1_up_state_3 * decay + chunk_1
@@ -1750,6 +1792,7 @@ def lion_decay_backward_dgamma_u1_down(
     dgamma_u1_down_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -1786,6 +1829,7 @@ def lion_decay_backward_dgamma_u1_down(
     dgamma_u1_down_ptr  dgamma.u1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1890,7 +1934,7 @@ def lion_decay_backward_dgamma_u1_down(
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dgamma_u1_down_2_m = tl.where(mask, dgamma_u1_down_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dgamma_u1_down_3 = dgamma_u1_down_p_2 * K_map.to(ACC)
         dgamma_u1_down_3_m = tl.where(mask_p[:, None], dgamma_u1_down_3, 0.0)
         t_17 = dgamma_u1_down_2_m.to(Q_TYPE)
@@ -1902,15 +1946,18 @@ def lion_decay_backward_dgamma_u1_down(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         column_1 = K_map.to(ACC) * column_p_1[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_m, 0)
-        chunk_1 = tl.sum(column_1_m, 0)
+        t_19 = tl.exp2(dgamma_u1_down_1 * (i - column_p).to(ACC)) * (i - column_p).to(ACC)
+        weight = tl.where(mask_p, t_19, 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
+        weight_1 = tl.where(mask_p, tl.exp2(dgamma_u1_down_1 * (i - column_p).to(ACC)), 0.0)
+        chunk_1 = times_vector(tl.trans(K_map), weight_1, ACC)
         dgamma_u1_down_ptrs = dgamma_u1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_down_ptrs, dgamma_u1_down, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_down_state = dgamma_u1_down_state + dgamma_u1_down_state_1 * step_2.to(ACC)
-        t_19 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state = dot(t_19, v, dgamma_u1_down_state * decay, ACC)
-        t_20 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state_1 = dot(t_20, v, dgamma_u1_down_state_1 * decay, ACC)
+        t_20 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state = dot(t_20, v, dgamma_u1_down_state * decay, ACC)
+        t_21 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state_1 = dot(t_21, v, dgamma_u1_down_state_1 * decay, ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 + dgamma_u1_down_state_3 * step_2.to(ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 * decay + chunk
         dgamma_u1_down_state_3 = dgamma_u1_down_state_3 * decay + chunk_1
@@ -1937,6 +1984,7 @@ def lion_decay_backward_dQ_1_up(
     dQ_1_up_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1973,6 +2021,7 @@ def lion_decay_backward_dQ_1_up(
     dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2057,12 +2106,13 @@ def lion_decay_backward_dQ_1_up(
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dQ_1_up_2_m = tl.where(mask, dQ_1_up_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dQ_1_up = dot(dQ_1_up_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_up, ACC)
         column_p_1 = tl.exp2(dQ_1_up_1 * (column_p - i).to(ACC))
         column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        chunk = tl.sum(column_m, 0)
+        weight = tl.where(mask_p, tl.exp2(dQ_1_up_1 * (column_p - i).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_up_ptrs, dQ_1_up, mask=in_i[:, None] & in_e[None, :])
         t_7 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
@@ -2091,6 +2141,7 @@ def lion_decay_backward_dQ_1_down(
     dQ_1_down_ptr,
     dO_tiles,
     V_tiles,
+    K_map_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -2127,6 +2178,7 @@ def lion_decay_backward_dQ_1_down(
     dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_map_tiles  tiles of K.map for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2213,12 +2265,13 @@ def lion_decay_backward_dQ_1_down(
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dQ_1_down_2_m = tl.where(mask, dQ_1_down_2, 0.0)
         K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
-        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K_map = load_tile(K_map_ptrs, in_j[:, None] & in_e[None, :], K_map_tiles, [b, h, i0, e0])
         dQ_1_down = dot(dQ_1_down_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_down, ACC)
         column_p_1 = tl.exp2(dQ_1_down_1 * (i - column_p).to(ACC))
         column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        chunk = tl.sum(column_m, 0)
+        weight = tl.where(mask_p, tl.exp2(dQ_1_down_1 * (i - column_p).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(K_map), weight, ACC)
         dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_down_ptrs, dQ_1_down, mask=in_i[:, None] & in_e[None, :])
         t_7 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
@@ -2575,8 +2628,8 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
+            "pairs": (("i", "i"),),
+            "pairs_by_address": (("i", "i"),),
             "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
@@ -2587,6 +2640,8 @@ KERNELS: dict[str, Any] = {
             ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("O_part_up_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("stride_gamma_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -2609,8 +2664,8 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
+            "pairs": (("i", "i"),),
+            "pairs_by_address": (("i", "i"),),
             "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
@@ -2621,6 +2676,8 @@ KERNELS: dict[str, Any] = {
             ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("O_part_down_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("stride_gamma_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -2656,6 +2713,8 @@ KERNELS: dict[str, Any] = {
             ("gamma_ptr", "pointer_like", "gamma"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_up_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_gamma_h", "wide", ""),
             ("stride_V_b", "wide", ""),
@@ -2698,6 +2757,8 @@ KERNELS: dict[str, Any] = {
             ("gamma_ptr", "pointer_like", "gamma"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_down_ptr", "pointer_acc", ""),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_gamma_h", "wide", ""),
             ("stride_V_b", "wide", ""),
@@ -2871,6 +2932,7 @@ KERNELS: dict[str, Any] = {
             ("dK_2_up_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -2930,6 +2992,7 @@ KERNELS: dict[str, Any] = {
             ("dK_2_down_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -2986,6 +3049,8 @@ KERNELS: dict[str, Any] = {
             ("gamma_ptr", "pointer_like", "gamma"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_up_ptr", "pointer_acc", ""),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -3039,6 +3104,8 @@ KERNELS: dict[str, Any] = {
             ("gamma_ptr", "pointer_like", "gamma"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_down_ptr", "pointer_acc", ""),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_map_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -3095,6 +3162,7 @@ KERNELS: dict[str, Any] = {
             ("dgamma_u1_up_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -3155,6 +3223,7 @@ KERNELS: dict[str, Any] = {
             ("dgamma_u1_down_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -3208,6 +3277,7 @@ KERNELS: dict[str, Any] = {
             ("dQ_1_up_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -3261,6 +3331,7 @@ KERNELS: dict[str, Any] = {
             ("dQ_1_down_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_map_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -3546,8 +3617,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3776,6 +3850,8 @@ def forward(inputs, extents, params, config=None):
         K_map,
         gamma,
         O_part_up,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(gamma),
         len_b,
         len_h,
@@ -3796,6 +3872,8 @@ def forward(inputs, extents, params, config=None):
         K_map,
         gamma,
         O_part_down,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(gamma),
         len_b,
         len_h,
@@ -3818,6 +3896,8 @@ def forward(inputs, extents, params, config=None):
         gamma,
         V,
         O_1_up,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(gamma),
         *launch_strides(V),
@@ -3843,6 +3923,8 @@ def forward(inputs, extents, params, config=None):
         gamma,
         V,
         O_1_down,
+        tiles_of(Q_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(gamma),
         *launch_strides(V),
@@ -3979,6 +4061,7 @@ def backward(inputs, extents, params, config=None):
         dK_2_up,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(V),
@@ -4009,6 +4092,7 @@ def backward(inputs, extents, params, config=None):
         dK_2_down,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(V),
@@ -4036,6 +4120,8 @@ def backward(inputs, extents, params, config=None):
         gamma,
         dO,
         dV_up,
+        tiles_of(K_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(gamma),
@@ -4063,6 +4149,8 @@ def backward(inputs, extents, params, config=None):
         gamma,
         dO,
         dV_down,
+        tiles_of(K_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_map, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(gamma),
@@ -4093,6 +4181,7 @@ def backward(inputs, extents, params, config=None):
         dgamma_u1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(O_part),
@@ -4124,6 +4213,7 @@ def backward(inputs, extents, params, config=None):
         dgamma_u1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(O_part),
@@ -4155,6 +4245,7 @@ def backward(inputs, extents, params, config=None):
         dQ_1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(dO),
@@ -4186,6 +4277,7 @@ def backward(inputs, extents, params, config=None):
         dQ_1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_map, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(dO),

@@ -73,6 +73,23 @@ def sign(x):
 
 
 @triton.jit
+def times_vector(a, x, OUT: tl.constexpr):
+    """`sum[k](a[m,k] * x[k])`. Of bfloat16 on matrix units: `x` is the sum of two numbers of it, in rows of their own.
+
+    What is left of `x` beside these is its 2**-17th part. Float16 has no room for sums over long sequences. The tile is
+    the right side: a narrow one there is read out of bounds by warp-group products of Triton 3.6 (`padded`).
+    """
+    if INTERPRETED or a.dtype != tl.bfloat16 or OUT != tl.float32:
+        return tl.sum(a.to(OUT) * x[None, :], 1)
+    else:
+        at = tl.arange(0, 16)[:, None]
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(OUT)).to(tl.bfloat16)
+        parts = tl.where(at == 0, high[None, :], tl.where(at == 1, low[None, :], 0.0))
+        return tl.sum(tl.dot(parts, tl.trans(a)), 0)
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -203,8 +220,7 @@ def retention_normalised_O(
         decay = tl.exp2(A_1 * tl.cast(i0 + BLOCK_I - 1 - (i0 - 1), ACC))
         column_p = i0 + BLOCK_I - 1
         O_part = tl.full([BLOCK_I], 0.0, ACC)
-        past_2 = q.to(ACC) * O_part_state[None, :]
-        past_1 = tl.sum(tl.where(in_e[None, :], past_2, 0.0), 1)
+        past_1 = times_vector(q, O_part_state, ACC)
         O_part = O_part + past_1 * reach_2
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
@@ -223,9 +239,8 @@ def retention_normalised_O(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         O_part_tile = tl.sum(A_2_m, 1)
         O_part = O_part + O_part_tile
-        column_1 = k.to(ACC) * column_p_1[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        weight = tl.where(mask_p, tl.exp2(A_1 * (column_p - i).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(k), weight, ACC)
         O_p = tl.maximum(tl.abs(O_part), 1.0)
         O = safe_div(O_1, O_p[:, None])
         tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
@@ -429,16 +444,19 @@ def retention_normalised_backward_dgamma_u1(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         column_1 = k.to(ACC) * column_p_1[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_m, 0)
-        chunk_1 = tl.sum(column_1_m, 0)
+        t_14 = tl.exp2(dgamma_u1_1 * (column_p - i).to(ACC)) * (column_p - i).to(ACC)
+        weight = tl.where(mask_p, t_14, 0.0)
+        chunk = times_vector(tl.trans(k), weight, ACC)
+        weight_1 = tl.where(mask_p, tl.exp2(dgamma_u1_1 * (column_p - i).to(ACC)), 0.0)
+        chunk_1 = times_vector(tl.trans(k), weight_1, ACC)
         tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_2, mask=in_i)
         dgamma_u1_ptrs = dgamma_u1_base + tl.cast(i0, tl.int64) * len_e + dgamma_u1_offs
         tl.store(dgamma_u1_ptrs, dgamma_u1, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_state = dgamma_u1_state + dgamma_u1_state_1 * step.to(ACC)
-        t_14 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_state = dot(t_14, v, dgamma_u1_state * decay, ACC)
-        t_15 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_state_1 = dot(t_15, v, dgamma_u1_state_1 * decay, ACC)
+        t_15 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_state = dot(t_15, v, dgamma_u1_state * decay, ACC)
+        t_16 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_state_1 = dot(t_16, v, dgamma_u1_state_1 * decay, ACC)
         dgamma_u1_state_2 = dgamma_u1_state_2 + dgamma_u1_state_3 * step.to(ACC)
         dgamma_u1_state_2 = dgamma_u1_state_2 * decay + chunk
         dgamma_u1_state_3 = dgamma_u1_state_3 * decay + chunk_1
@@ -595,7 +613,8 @@ def retention_normalised_backward_dQ(
         column_p_1 = tl.exp2(dQ_1_1 * (column_p - i).to(ACC))
         column = k.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        chunk = tl.sum(column_m, 0)
+        weight = tl.where(mask_p, tl.exp2(dQ_1_1 * (column_p - i).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(k), weight, ACC)
         dQ = dQ_1 / dQ_p[:, None] / dQ_p_1
         dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + dQ_offs
         tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
@@ -831,15 +850,14 @@ def retention_normalised_backward_dK(
         column_p_2 = tl.exp2(dK_2_1 * (j - column_p_1).to(ACC))
         column = q.to(ACC) * column_p[:, None] * column_p_2[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_3 = -d.to(ACC) / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
-        column_1 = q.to(ACC) * column_p_3[:, None] * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_2 = -1.0 * d.to(ACC) * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0))
+        weight = tl.where(mask_p, t_2 * tl.exp2(dK_2_1 * (j - column_p_1).to(ACC)), 0.0)
+        chunk = times_vector(tl.trans(q), weight, ACC)
         dK = dK_2 / dK_p
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        t_2 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
-        dK_2_state = dot(t_2, dO, dK_2_state * decay, ACC)
+        t_3 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dK_2_state = dot(t_3, dO, dK_2_state * decay, ACC)
         dK_2_state_1 = dK_2_state_1 * decay + chunk
 
 
@@ -1538,8 +1556,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled

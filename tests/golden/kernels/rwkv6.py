@@ -442,9 +442,12 @@ def rwkv6_O(
     O_right_m_ptr,
     O_ptr,
     R_tiles,
+    O_left_tiles,
     V_tiles,
     K_tiles,
     V_tiles_2,
+    O_rest_tiles,
+    O_right_m_tiles,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
     stride_R_t,
@@ -482,9 +485,12 @@ def rwkv6_O(
     O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
     R_tiles  tiles of R for the copy engine, or None
+    O_left_tiles  tiles of O.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles_2  tiles of V for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -549,7 +555,7 @@ def rwkv6_O(
         G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
         G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(O_left_ptrs, in_t[:, None] & in_e[None, :], O_left_tiles, [b, h, t0, 0])
         t_2 = left_1.to(R_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(R_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
@@ -568,14 +574,24 @@ def rwkv6_O(
         in_t_s = t < len_t
         v = load_tile(V_ptrs_2, in_t_s[:, None] & in_f[None, :], V_tiles_2, [b, h, t0, f0])
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
-        O_1_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_1_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O_1 = O_1 + O_1_rest_1_1.to(ACC)
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         O_2 = O_1 + O_p
         O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O_2, mask=in_t[:, None] & in_f[None, :])
         O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            O_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(K_ptr.dtype.element_ty))
         t_5 = v.to(K_ptr.dtype.element_ty)
         O_1_state = dot(t_4, t_5, O_1_state * decay[:, None], ACC)
@@ -1547,7 +1563,10 @@ def rwkv6_backward_dV(
     K_tiles,
     R_tiles,
     dO_tiles,
+    dV_left_tiles,
     dO_tiles_2,
+    dV_rest_tiles,
+    dV_right_m_tiles,
     stride_u_h: tl.int64,
     stride_u_e,
     stride_K_b: tl.int64,
@@ -1596,7 +1615,10 @@ def rwkv6_backward_dV(
     K_tiles  tiles of K for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
     dO_tiles_2  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1677,7 +1699,12 @@ def rwkv6_backward_dV(
         G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
         g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            dV_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dV_left_tiles,
+            [b, h, t0, 0],
+        )
         t_3 = left_1.to(K_ptr.dtype.element_ty)
         t_4 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_3, t_4, None, ACC)
@@ -1689,13 +1716,23 @@ def rwkv6_backward_dV(
         in_t_s = t < len_t
         dO_1 = load_tile(dO_ptrs_2, in_t_s[:, None] & in_f[None, :], dO_tiles_2, [b, h, t0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dV_3_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_3_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, t0, f0],
+        )
         dV_3 = dV_3 + dV_3_rest_1_1.to(ACC)
         dV = dV_p + dV_3
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dV_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(R_ptr.dtype.element_ty))
         t_7 = dO_1.to(R_ptr.dtype.element_ty)
         dV_3_state = dot(t_6, t_7, dV_3_state * decay[:, None], ACC)
@@ -2198,9 +2235,12 @@ KERNELS: dict[str, Any] = {
             ("O_right_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "R"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("O_left_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles_2", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_tiles", "tiles", "R 4 2 BLOCK_T BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_R_b", "stride_wide", ""),
             ("stride_R_h", "stride_wide", ""),
             ("stride_R_t", "stride", ""),
@@ -2647,7 +2687,10 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dV_left_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("dO_tiles_2", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
@@ -2977,8 +3020,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3226,9 +3272,12 @@ def forward(inputs, extents, params, config=None):
         O_right_m,
         O,
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(O_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(R),
         *launch_strides(K),
         *launch_strides(V),
@@ -3486,7 +3535,10 @@ def backward(inputs, extents, params, config=None):
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(u),
         *launch_strides(K),
         *launch_strides(R),

@@ -496,7 +496,9 @@ def rwkv7_U_2(
     U_2_left_ptr,
     U_2_right_m_ptr,
     U_2_ptr,
+    U_2_left_tiles,
     V_tiles,
+    U_2_right_m_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -520,7 +522,9 @@ def rwkv7_U_2(
     U_2_left_ptr  U.2.left[b, h, t, e], temp
     U_2_right_m_ptr  U.2.right_m[b, h, t, e], temp
     U_2_ptr  U.2[b, h, t, f], temp
+    U_2_left_tiles  tiles of U.2.left for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    U_2_right_m_tiles  tiles of U.2.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -575,7 +579,12 @@ def rwkv7_U_2(
         G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         U_2_left_ptrs = U_2_left_base + tl.cast(t0, tl.int64) * E + U_2_left_offs
         in_t = t < len_t
-        left_1 = tl.load(U_2_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            U_2_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            U_2_left_tiles,
+            [b, h, t0, 0],
+        )
         t_2 = left_1.to(U_2_left_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], U_2_state, 0.0).to(U_2_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
@@ -591,7 +600,12 @@ def rwkv7_U_2(
         U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_rest_offs
         tl.store(U_2_ptrs, U_2, mask=in_t[:, None] & in_f[None, :])
         U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + U_2_left_offs
-        right_m_1 = tl.load(U_2_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            U_2_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            U_2_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(U_2_right_m_ptr.dtype.element_ty))
         t_5 = v.to(U_2_right_m_ptr.dtype.element_ty)
         U_2_state = dot(t_4, t_5, U_2_state * decay[:, None], ACC)
@@ -795,6 +809,9 @@ def rwkv7_U(
     U_of_ptr,
     U_right_m_ptr,
     U_ptr,
+    U_rest_tiles,
+    U_of_tiles,
+    U_right_m_tiles,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -813,6 +830,9 @@ def rwkv7_U(
     U_of_ptr  U.of[b, h, t, e], temp
     U_right_m_ptr  U.right_m[b, h, t, e], temp
     U_ptr  U[b, h, t, f], residual
+    U_rest_tiles  tiles of U.rest for the copy engine, or None
+    U_of_tiles  tiles of U.of for the copy engine, or None
+    U_right_m_tiles  tiles of U.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -865,9 +885,14 @@ def rwkv7_U(
         mask = t < len_t
         U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * len_f + U_rest_offs
         in_t_s = t < len_t
-        U_rest_1_1_1 = tl.load(U_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_rest_1_1_1 = load_tile(
+            U_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            U_rest_tiles,
+            [b, h, t0, f0],
+        )
         U_of_ptrs = U_of_base + tl.cast(t0, tl.int64) * E + U_of_offs
-        left_2_1 = tl.load(U_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        left_2_1 = load_tile(U_of_ptrs, in_t_s[:, None] & in_e[None, :], U_of_tiles, [b, h, t0, 0])
         t_2 = left_2_1.to(U_rest_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(U_rest_ptr.dtype.element_ty)
         past_1 = dot(t_2, t_3, None, ACC)
@@ -877,7 +902,12 @@ def rwkv7_U(
         U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + U_rest_offs
         tl.store(U_ptrs, U_1_1, mask=in_t_s[:, None] & in_f[None, :])
         U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + U_of_offs
-        right_m_1 = tl.load(U_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            U_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            U_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(U_right_m_ptr.dtype.element_ty))
         t_5 = column.to(U_right_m_ptr.dtype.element_ty)
         U_1_state = dot(t_4, t_5, U_1_state * decay[:, None], ACC)
@@ -1086,6 +1116,9 @@ def rwkv7_U_1(
     U_1_of_ptr,
     U_1_right_m_ptr,
     U_1_ptr,
+    U_1_rest_tiles,
+    U_1_of_tiles,
+    U_1_right_m_tiles,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -1105,6 +1138,9 @@ def rwkv7_U_1(
     U_1_of_ptr  U.1.of[b, h, t, e], temp
     U_1_right_m_ptr  U.1.right_m[b, h, t, e], temp
     U_1_ptr  U.1[b, h, t, f], temp
+    U_1_rest_tiles  tiles of U.1.rest for the copy engine, or None
+    U_1_of_tiles  tiles of U.1.of for the copy engine, or None
+    U_1_right_m_tiles  tiles of U.1.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1161,9 +1197,19 @@ def rwkv7_U_1(
         in_t_s = t < len_t
         U_2 = tl.load(U_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         U_1_rest_ptrs = U_1_rest_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
-        U_1_rest_1_1_1 = tl.load(U_1_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_1_rest_1_1_1 = load_tile(
+            U_1_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            U_1_rest_tiles,
+            [b, h, t0, f0],
+        )
         U_1_of_ptrs = U_1_of_base + tl.cast(t0, tl.int64) * E + U_1_of_offs
-        left_2_1 = tl.load(U_1_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        left_2_1 = load_tile(
+            U_1_of_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            U_1_of_tiles,
+            [b, h, t0, 0],
+        )
         t_2 = left_2_1.to(U_1_rest_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(U_1_rest_ptr.dtype.element_ty)
         past_1 = dot(t_2, t_3, None, ACC)
@@ -1174,7 +1220,12 @@ def rwkv7_U_1(
         U_1_ptrs = U_1_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
         tl.store(U_1_ptrs, U_1_2, mask=in_t_s[:, None] & in_f[None, :])
         U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + U_1_of_offs
-        right_m_1 = tl.load(U_1_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            U_1_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            U_1_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = tl.trans(right_m_1.to(U_1_right_m_ptr.dtype.element_ty))
         t_5 = column.to(U_1_right_m_ptr.dtype.element_ty)
         U_1_state = dot(t_4, t_5, U_1_state * decay[:, None], ACC)
@@ -1443,7 +1494,12 @@ def rwkv7_O(
     O_right_m_ptr,
     O_right_1_m_ptr,
     O_ptr,
+    O_left_tiles,
+    O_rest_tiles,
     V_tiles,
+    O_rest_2_tiles,
+    O_right_m_tiles,
+    O_right_1_m_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -1470,7 +1526,12 @@ def rwkv7_O(
     O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_right_1_m_ptr  O.right_1_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
+    O_left_tiles  tiles of O.left for the copy engine, or None
+    O_rest_tiles  tiles of O.rest for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    O_rest_2_tiles  tiles of O.rest_2 for the copy engine, or None
+    O_right_m_tiles  tiles of O.right_m for the copy engine, or None
+    O_right_1_m_tiles  tiles of O.right_1_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1532,7 +1593,7 @@ def rwkv7_O(
         G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         in_t = t < len_t
-        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(O_left_ptrs, in_t[:, None] & in_e[None, :], O_left_tiles, [b, h, t0, 0])
         t_2 = left_1.to(U_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_3_state, 0.0).to(U_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
@@ -1540,7 +1601,12 @@ def rwkv7_O(
         decay = tl.exp(G_2_6.to(ACC) - tl.where(G_2_p, 0.0, G_2_7.to(ACC)))
         O_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         O_left_ptrs_2 = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        left_1 = tl.load(O_left_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            O_left_ptrs_2,
+            in_t[:, None] & in_e[None, :],
+            O_left_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = left_1.to(U_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], O_4_state, 0.0).to(U_ptr.dtype.element_ty)
         past_1 = dot(t_4, t_5, None, ACC)
@@ -1552,13 +1618,23 @@ def rwkv7_O(
             other=0.0,
         )
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + U_offs
-        O_3_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_3_rest_1_1 = load_tile(
+            O_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            O_rest_tiles,
+            [b, h, t0, f0],
+        )
         O_3 = O_3 + O_3_rest_1_1.to(ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_rest_2_ptrs = O_rest_2_base + tl.cast(t0, tl.int64) * len_f + U_offs
-        O_4_rest_1_1 = tl.load(O_rest_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_4_rest_1_1 = load_tile(
+            O_rest_2_ptrs,
+            in_t[:, None] & in_f[None, :],
+            O_rest_2_tiles,
+            [b, h, t0, f0],
+        )
         O_4 = O_4 + O_4_rest_1_1.to(ACC)
         # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
         O = O_3 + O_4
@@ -1568,12 +1644,22 @@ def rwkv7_O(
             mask=in_t[:, None] & in_f[None, :],
         )
         O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            O_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            O_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
         t_7 = u.to(O_right_m_ptr.dtype.element_ty)
         O_3_state = dot(t_6, t_7, O_3_state * decay[:, None], ACC)
         O_right_1_m_ptrs = O_right_1_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
-        right_1_m_1 = tl.load(O_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_1_m_1 = load_tile(
+            O_right_1_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            O_right_1_m_tiles,
+            [b, h, t0, 0],
+        )
         t_8 = tl.trans(right_1_m_1.to(O_right_1_m_ptr.dtype.element_ty))
         t_9 = v.to(O_right_1_m_ptr.dtype.element_ty)
         O_4_state = dot(t_8, t_9, O_4_state * decay[:, None], ACC)
@@ -1785,7 +1871,9 @@ def rwkv7_backward_dU_1(
     dU_1_left_ptr,
     dU_1_right_m_ptr,
     dU_1_ptr,
+    dU_1_left_tiles,
     dO_tiles,
+    dU_1_right_m_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t: tl.int64,
@@ -1813,7 +1901,9 @@ def rwkv7_backward_dU_1(
     dU_1_left_ptr  dU.1.left[b, h, t, e], temp
     dU_1_right_m_ptr  dU.1.right_m[b, h, t, e], temp
     dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_1_left_tiles  tiles of dU.1.left for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dU_1_right_m_tiles  tiles of dU.1.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1876,7 +1966,12 @@ def rwkv7_backward_dU_1(
         G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
         dU_1_left_ptrs = dU_1_left_base + tl.cast(t0, tl.int64) * E + dU_1_left_offs
         in_t = t < len_t
-        left_1 = tl.load(dU_1_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1 = load_tile(
+            dU_1_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dU_1_left_tiles,
+            [b, h, t0, 0],
+        )
         t_3 = left_1.to(dU_1_left_ptr.dtype.element_ty)
         t_4 = tl.where(in_e[:, None], dU_1_state, 0.0).to(dU_1_left_ptr.dtype.element_ty)
         past = dot(t_3, t_4, None, ACC)
@@ -1892,7 +1987,12 @@ def rwkv7_backward_dU_1(
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_rest_offs
         tl.store(dU_1_ptrs, dU_1, mask=in_t[:, None] & in_f[None, :])
         dU_1_right_m_ptrs = dU_1_right_m_base + tl.cast(t0, tl.int64) * E + dU_1_left_offs
-        right_m_1 = tl.load(dU_1_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dU_1_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dU_1_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(dU_1_right_m_ptr.dtype.element_ty))
         t_7 = dO.to(dU_1_right_m_ptr.dtype.element_ty)
         dU_1_state = dot(t_6, t_7, dU_1_state * decay[:, None], ACC)
@@ -2119,6 +2219,9 @@ def rwkv7_backward_dU_2(
     dU_2_of_ptr,
     dU_2_right_m_ptr,
     dU_2_ptr,
+    dU_2_rest_tiles,
+    dU_2_of_tiles,
+    dU_2_right_m_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t: tl.int64,
@@ -2147,6 +2250,9 @@ def rwkv7_backward_dU_2(
     dU_2_of_ptr  dU.2.of[b, h, t, e], temp
     dU_2_right_m_ptr  dU.2.right_m[b, h, t, e], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_2_rest_tiles  tiles of dU.2.rest for the copy engine, or None
+    dU_2_of_tiles  tiles of dU.2.of for the copy engine, or None
+    dU_2_right_m_tiles  tiles of dU.2.right_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2214,9 +2320,19 @@ def rwkv7_backward_dU_2(
         in_t_s = t < len_t
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_rest_1_1_1 = load_tile(
+            dU_2_rest_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_2_rest_tiles,
+            [b, h, t0, f0],
+        )
         dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
-        left_2_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        left_2_1 = load_tile(
+            dU_2_of_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dU_2_of_tiles,
+            [b, h, t0, 0],
+        )
         t_4 = left_2_1.to(dU_2_rest_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(dU_2_rest_ptr.dtype.element_ty)
         past_1 = dot(t_4, t_5, None, ACC)
@@ -2226,7 +2342,12 @@ def rwkv7_backward_dU_2(
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_1, mask=in_t_s[:, None] & in_f[None, :])
         dU_2_right_m_ptrs = dU_2_right_m_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
-        right_m_1 = tl.load(dU_2_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dU_2_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dU_2_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = tl.trans(right_m_1.to(dU_2_right_m_ptr.dtype.element_ty))
         t_7 = column.to(dU_2_right_m_ptr.dtype.element_ty)
         dU_2_state = dot(t_6, t_7, dU_2_state * decay[:, None], ACC)
@@ -2637,6 +2758,7 @@ def rwkv7_backward_dG_2_4_ahead(
     A_tiles,
     G_2_tiles,
     U_tiles,
+    dU_map_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -2677,6 +2799,7 @@ def rwkv7_backward_dG_2_4_ahead(
     A_tiles  tiles of A for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2754,7 +2877,7 @@ def rwkv7_backward_dG_2_4_ahead(
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
     dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-    dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU_map = load_tile(dU_map_ptrs, in_t_s[:, None] & in_f[None, :], dU_map_tiles, [b, h, t0, 0])
     dA_2 = whole_dot(u, tl.trans(dU_map), None, U_ptr.dtype.element_ty, ACC)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
     dA_2_m = tl.where(mask_1, dA_2, 0.0)
@@ -2812,6 +2935,7 @@ def rwkv7_backward_dG_2_4(
     dG_2_4_ptr,
     G_2_tiles,
     U_tiles,
+    dU_map_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t: tl.int64,
@@ -2847,6 +2971,7 @@ def rwkv7_backward_dG_2_4(
     dG_2_4_ptr  dG_2.4[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2925,7 +3050,12 @@ def rwkv7_backward_dG_2_4(
         decay = tl.exp(t_4)
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
         in_t_s = t < len_t
-        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(
+            dU_map_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_map_tiles,
+            [b, h, t0, 0],
+        )
         dG_2_4_rest_ptrs = dG_2_4_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_4_rest_offs
         rest_1_1 = tl.load(dG_2_4_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dG_2_4 = dG_2_4 + rest_1_1.to(ACC)
@@ -3289,6 +3419,7 @@ def rwkv7_backward_dG_2_6_ahead(
     A_tiles,
     G_2_tiles,
     V_tiles,
+    dU_map_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -3329,6 +3460,7 @@ def rwkv7_backward_dG_2_6_ahead(
     A_tiles  tiles of A for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -3406,7 +3538,7 @@ def rwkv7_backward_dG_2_6_ahead(
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
     dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-    dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU_map = load_tile(dU_map_ptrs, in_t_s[:, None] & in_f[None, :], dU_map_tiles, [b, h, t0, 0])
     dA_3 = whole_dot(v, tl.trans(dU_map), None, V_ptr.dtype.element_ty, ACC)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
     dA_3_m = tl.where(mask_1, dA_3, 0.0)
@@ -3464,6 +3596,7 @@ def rwkv7_backward_dG_2_6(
     dG_2_6_ptr,
     G_2_tiles,
     V_tiles,
+    dU_map_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t: tl.int64,
@@ -3499,6 +3632,7 @@ def rwkv7_backward_dG_2_6(
     dG_2_6_ptr  dG_2.6[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -3578,7 +3712,12 @@ def rwkv7_backward_dG_2_6(
         decay = tl.exp(t_4)
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
         in_t_s = t < len_t
-        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(
+            dU_map_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dU_map_tiles,
+            [b, h, t0, 0],
+        )
         dG_2_6_rest_ptrs = dG_2_6_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_6_rest_offs
         rest_1_1 = tl.load(dG_2_6_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dG_2_6 = dG_2_6 + rest_1_1.to(ACC)
@@ -4238,6 +4377,7 @@ def rwkv7_backward_dG_9_ahead(
     G_2_tiles,
     B_tiles,
     G_tiles,
+    dU_map_tiles,
     U_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -4278,6 +4418,7 @@ def rwkv7_backward_dG_9_ahead(
     G_2_tiles  tiles of G_2 for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -4342,7 +4483,12 @@ def rwkv7_backward_dG_9_ahead(
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    dU_map = tl.load(dU_map_base + dU_map_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_map = load_tile(
+        dU_map_base + dU_map_offs,
+        in_t[:, None] & in_f[None, :],
+        dU_map_tiles,
+        [b, h, t0, 0],
+    )
     dG_9_p = 1.0 * tl.exp(reach_2)
     at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
@@ -4411,6 +4557,7 @@ def rwkv7_backward_dG_9(
     dG_9_column_1_m_ptr,
     dG_9_ptr,
     G_tiles,
+    dU_map_tiles,
     U_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -4446,6 +4593,7 @@ def rwkv7_backward_dG_9(
     dG_9_column_1_m_ptr  dG.9.column_1_m[b, h, t, e], temp
     dG_9_ptr  dG.9[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -4501,7 +4649,7 @@ def rwkv7_backward_dG_9(
         in_t = t < len_t
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(dU_map_ptrs, in_t[:, None] & in_f[None, :], dU_map_tiles, [b, h, t0, 0])
         at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
         G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -4553,6 +4701,7 @@ def rwkv7_backward_dG_10_ahead(
     G_2_tiles,
     K_tiles,
     G_tiles,
+    dU_map_tiles,
     V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -4593,6 +4742,7 @@ def rwkv7_backward_dG_10_ahead(
     G_2_tiles  tiles of G_2 for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -4658,7 +4808,12 @@ def rwkv7_backward_dG_10_ahead(
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    dU_map = tl.load(dU_map_base + dU_map_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_map = load_tile(
+        dU_map_base + dU_map_offs,
+        in_t[:, None] & in_f[None, :],
+        dU_map_tiles,
+        [b, h, t0, 0],
+    )
     dG_10_p = 1.0 * tl.exp(reach_2)
     at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
@@ -4727,6 +4882,7 @@ def rwkv7_backward_dG_10(
     dG_10_column_1_m_ptr,
     dG_10_ptr,
     G_tiles,
+    dU_map_tiles,
     V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -4762,6 +4918,7 @@ def rwkv7_backward_dG_10(
     dG_10_column_1_m_ptr  dG.10.column_1_m[b, h, t, e], temp
     dG_10_ptr  dG.10[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
+    dU_map_tiles  tiles of dU.map for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -4817,7 +4974,7 @@ def rwkv7_backward_dG_10(
         in_t = t < len_t
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
-        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dU_map = load_tile(dU_map_ptrs, in_t[:, None] & in_f[None, :], dU_map_tiles, [b, h, t0, 0])
         at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
         G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -5397,7 +5554,14 @@ def rwkv7_backward_dV(
     dV_right_1_m_ptr,
     dV_dU_m_ptr,
     dV_ptr,
+    dV_left_tiles,
+    dV_left_1_tiles,
     dO_tiles,
+    dV_rest_tiles,
+    dV_rest_2_tiles,
+    dV_right_m_tiles,
+    dV_right_1_m_tiles,
+    dV_dU_m_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t: tl.int64,
@@ -5434,7 +5598,14 @@ def rwkv7_backward_dV(
     dV_right_1_m_ptr  dV.right_1_m[b, h, t, e], temp
     dV_dU_m_ptr  dV.dU_m[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
+    dV_left_tiles  tiles of dV.left for the copy engine, or None
+    dV_left_1_tiles  tiles of dV.left_1 for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    dV_rest_tiles  tiles of dV.rest for the copy engine, or None
+    dV_rest_2_tiles  tiles of dV.rest_2 for the copy engine, or None
+    dV_right_m_tiles  tiles of dV.right_m for the copy engine, or None
+    dV_right_1_m_tiles  tiles of dV.right_1_m for the copy engine, or None
+    dV_dU_m_tiles  tiles of dV.dU_m for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -5507,7 +5678,12 @@ def rwkv7_backward_dV(
         G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         in_t = t < len_t
-        left_2 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_2 = load_tile(
+            dV_left_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dV_left_tiles,
+            [b, h, t0, 0],
+        )
         t_3 = left_2.to(dV_left_ptr.dtype.element_ty)
         t_4 = tl.where(in_e[:, None], dV_13_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t_3, t_4, None, ACC)
@@ -5520,7 +5696,12 @@ def rwkv7_backward_dV(
         G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
         g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         dV_left_1_ptrs = dV_left_1_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        left_1_1 = tl.load(dV_left_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left_1_1 = load_tile(
+            dV_left_1_ptrs,
+            in_t[:, None] & in_e[None, :],
+            dV_left_1_tiles,
+            [b, h, t0, 0],
+        )
         t_6 = left_1_1.to(dV_left_ptr.dtype.element_ty)
         t_7 = tl.where(in_e[:, None], dV_14_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past_1 = dot(t_6, t_7, None, ACC)
@@ -5531,23 +5712,48 @@ def rwkv7_backward_dV(
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dV_13_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_13_rest_1_1 = load_tile(
+            dV_rest_ptrs,
+            in_t[:, None] & in_f[None, :],
+            dV_rest_tiles,
+            [b, h, t0, f0],
+        )
         dV_13 = dV_13 + dV_13_rest_1_1.to(ACC)
         dV_rest_2_ptrs = dV_rest_2_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dV_14_rest_1_1 = tl.load(dV_rest_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_14_rest_1_1 = load_tile(
+            dV_rest_2_ptrs,
+            in_t[:, None] & in_f[None, :],
+            dV_rest_2_tiles,
+            [b, h, t0, f0],
+        )
         dV_14 = dV_14 + dV_14_rest_1_1.to(ACC)
         dV = dV_13 + dV_14
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_m_1 = load_tile(
+            dV_right_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dV_right_m_tiles,
+            [b, h, t0, 0],
+        )
         t_9 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
         t_10 = dO.to(dV_right_m_ptr.dtype.element_ty)
         dV_13_state = dot(t_9, t_10, dV_13_state * decay[:, None], ACC)
         dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-        right_1_m_1 = tl.load(dV_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right_1_m_1 = load_tile(
+            dV_right_1_m_ptrs,
+            in_t_s[:, None] & in_e[None, :],
+            dV_right_1_m_tiles,
+            [b, h, t0, 0],
+        )
         dV_dU_m_ptrs = dV_dU_m_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dU_m_1 = tl.load(dV_dU_m_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_m_1 = load_tile(
+            dV_dU_m_ptrs,
+            in_t_s[:, None] & in_f[None, :],
+            dV_dU_m_tiles,
+            [b, h, t0, f0],
+        )
         t_11 = tl.trans(right_1_m_1.to(dV_right_1_m_ptr.dtype.element_ty))
         t_12 = dU_m_1.to(dV_right_1_m_ptr.dtype.element_ty)
         dV_14_state = dot(t_11, t_12, dV_14_state * decay_1[:, None], ACC)
@@ -5796,7 +6002,9 @@ KERNELS: dict[str, Any] = {
             ("U_2_left_ptr", "pointer_like", "A"),
             ("U_2_right_m_ptr", "pointer_like", "K"),
             ("U_2_ptr", "pointer_acc", ""),
+            ("U_2_left_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("U_2_right_m_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -5895,6 +6103,9 @@ KERNELS: dict[str, Any] = {
             ("U_of_ptr", "pointer_like", "A"),
             ("U_right_m_ptr", "pointer_like", "B"),
             ("U_ptr", "pointer_like", "R"),
+            ("U_rest_tiles", "tiles", "A 4 2 BLOCK_T BLOCK_F"),
+            ("U_of_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("U_right_m_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -5999,6 +6210,9 @@ KERNELS: dict[str, Any] = {
             ("U_1_of_ptr", "pointer_like", "A"),
             ("U_1_right_m_ptr", "pointer_like", "B"),
             ("U_1_ptr", "pointer_acc", ""),
+            ("U_1_rest_tiles", "tiles", "A 4 2 BLOCK_T BLOCK_F"),
+            ("U_1_of_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("U_1_right_m_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -6148,7 +6362,12 @@ KERNELS: dict[str, Any] = {
             ("O_right_m_ptr", "pointer_like", "B"),
             ("O_right_1_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "R"),
+            ("O_left_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("O_rest_tiles", "tiles", "R 4 2 BLOCK_T BLOCK_F"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("O_rest_2_tiles", "tiles", "R 4 2 BLOCK_T BLOCK_F"),
+            ("O_right_m_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("O_right_1_m_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -6267,7 +6486,9 @@ KERNELS: dict[str, Any] = {
             ("dU_1_left_ptr", "pointer_like", "B"),
             ("dU_1_right_m_ptr", "pointer_like", "R"),
             ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_1_left_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dU_1_right_m_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride_wide", ""),
@@ -6392,6 +6613,9 @@ KERNELS: dict[str, Any] = {
             ("dU_2_of_ptr", "pointer_like", "B"),
             ("dU_2_right_m_ptr", "pointer_like", "A"),
             ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_2_rest_tiles", "tiles", "B 4 2 BLOCK_T BLOCK_F"),
+            ("dU_2_of_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("dU_2_right_m_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride_wide", ""),
@@ -6600,6 +6824,7 @@ KERNELS: dict[str, Any] = {
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -6655,6 +6880,7 @@ KERNELS: dict[str, Any] = {
             ("dG_2_4_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "wide", ""),
@@ -6837,6 +7063,7 @@ KERNELS: dict[str, Any] = {
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -6892,6 +7119,7 @@ KERNELS: dict[str, Any] = {
             ("dG_2_6_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "wide", ""),
@@ -7191,6 +7419,7 @@ KERNELS: dict[str, Any] = {
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
@@ -7246,6 +7475,7 @@ KERNELS: dict[str, Any] = {
             ("dG_9_column_1_m_ptr", "pointer_acc", ""),
             ("dG_9_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
@@ -7310,6 +7540,7 @@ KERNELS: dict[str, Any] = {
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
@@ -7365,6 +7596,7 @@ KERNELS: dict[str, Any] = {
             ("dG_10_column_1_m_ptr", "pointer_acc", ""),
             ("dG_10_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
+            ("dU_map_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
@@ -7684,7 +7916,14 @@ KERNELS: dict[str, Any] = {
             ("dV_right_1_m_ptr", "pointer_like", "A"),
             ("dV_dU_m_ptr", "pointer_like", "A"),
             ("dV_ptr", "pointer_like", "V"),
+            ("dV_left_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("dV_left_1_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dV_rest_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("dV_rest_2_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("dV_right_m_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("dV_right_1_m_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("dV_dU_m_tiles", "tiles", "A 4 2 BLOCK_T BLOCK_F"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride_wide", ""),
@@ -7904,8 +8143,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -8169,7 +8411,9 @@ def forward(inputs, extents, params, config=None):
         U_2_left,
         U_2_right_m,
         U_2,
+        tiles_of(U_2_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(U_2_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         len_b,
         len_h,
@@ -8221,6 +8465,9 @@ def forward(inputs, extents, params, config=None):
         U_of,
         U_right_m,
         U,
+        tiles_of(U_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(U_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         len_b,
         len_h,
         len_t,
@@ -8273,6 +8520,9 @@ def forward(inputs, extents, params, config=None):
         U_1_of,
         U_1_right_m,
         U_1,
+        tiles_of(U_1_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(U_1_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U_1_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         len_b,
         len_h,
         len_t,
@@ -8334,7 +8584,12 @@ def forward(inputs, extents, params, config=None):
         O_right_m,
         O_right_1_m,
         O,
+        tiles_of(O_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(O_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_rest_2, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(O_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(O_right_1_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         len_b,
         len_h,
@@ -8464,7 +8719,9 @@ def backward(inputs, extents, params, config=None):
         dU_1_left,
         dU_1_right_m,
         dU_1,
+        tiles_of(dU_1_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dU_1_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(dO),
         len_b,
@@ -8524,6 +8781,9 @@ def backward(inputs, extents, params, config=None):
         dU_2_of,
         dU_2_right_m,
         dU_2,
+        tiles_of(dU_2_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dU_2_of, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dU_2_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         len_b,
@@ -8631,6 +8891,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(U),
@@ -8661,6 +8922,7 @@ def backward(inputs, extents, params, config=None):
         dG_2_4,
         tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(U),
@@ -8752,6 +9014,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(V),
@@ -8782,6 +9045,7 @@ def backward(inputs, extents, params, config=None):
         dG_2_6,
         tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(V),
@@ -8932,6 +9196,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -8962,6 +9227,7 @@ def backward(inputs, extents, params, config=None):
         dG_9_column_1_m,
         dG_9,
         tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -8993,6 +9259,7 @@ def backward(inputs, extents, params, config=None):
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -9023,6 +9290,7 @@ def backward(inputs, extents, params, config=None):
         dG_10_column_1_m,
         dG_10,
         tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dU_map, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -9137,7 +9405,14 @@ def backward(inputs, extents, params, config=None):
         dV_right_1_m,
         dV_dU_m,
         dV,
+        tiles_of(dV_left, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dV_left_1, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_rest_2, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dV_right_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dV_right_1_m, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dV_dU_m, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(G_2),
         *launch_strides(dO),
         *launch_strides(G),
