@@ -1,17 +1,19 @@
-"""Linear and recurrent programs beside flash-linear-attention: milliseconds, and times the floor of memory.
+"""Linear and recurrent programs beside flash-linear-attention: milliseconds, times the floor of memory, and memory.
 
     PYTHONPATH=. python benchmarks/linear.py --out benchmarks/results/linear-h200.json
 
 B4 H16 N4096 D128, bf16, gates in float32. The floor is what reading Q, K, V and writing O takes at the speed of the
 card's own copy. The peer is the operator that `attndsl bench --vs fla` finds, with its arguments laid out, and of the
 types it wants, before the clock starts; without it installed, a row says so. `backward_ms` has all inputs' gradients.
+`peak_mb` is the most memory that a forward pass takes beyond inputs and outputs, `peak_with_backward_mb` that both
+passes take beyond gradients too; the peer's likewise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,22 @@ def peer(op: attndsl.CompiledAttention, given: dict[str, Tensor]) -> Ready:
     return fla(Setup(op, theirs, extents, {}))
 
 
+def peak(made: Callable[[], Iterable[Tensor | None]]) -> float:
+    """The most memory that is taken beyond what there was before and what is made, in MB; the second time."""
+    made()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    own = sum(x.numel() * x.element_size() for x in made() if x is not None)
+    return float(torch.cuda.max_memory_allocated() - before - own) / 2**20
+
+
+def both(call: Callable[[], Tensor], wrt: Iterable[Tensor]) -> Iterable[Tensor | None]:
+    """What both passes make: the output, its gradient, and those of `wrt`."""
+    out = call()
+    up = torch.randn_like(out)
+    return [out, up, *torch.autograd.grad(out, [*wrt], up, allow_unused=True)]
+
+
 def beside(op: attndsl.CompiledAttention, given: dict[str, Tensor], ours: Tensor) -> dict[str, Any]:
     """The peer's figures; where a pass has none, why.
 
@@ -80,6 +98,7 @@ def beside(op: attndsl.CompiledAttention, given: dict[str, Tensor], ours: Tensor
         with torch.no_grad():
             row["fla_from_ours_error"] = relative(call(), ours)
             row["fla_forward_ms"] = milliseconds(call)
+            row["fla_peak_mb"] = peak(lambda: [call()])
     except Exception as why:
         return {**row, "fla_note": reason(why)}
     try:
@@ -87,6 +106,7 @@ def beside(op: attndsl.CompiledAttention, given: dict[str, Tensor], ours: Tensor
             lacking = [n for n, x in zip(call.names, back(), strict=True) if x is None]
             row["fla_without"] = lacking
             row["fla_backward_ms"] = milliseconds(back)
+            row["fla_peak_with_backward_mb"] = peak(lambda: both(call, call.leaves))
     except Exception as why:  # some are refused with some versions of Triton
         row["fla_note"] = f"backward {reason(why)}"
     return row
@@ -118,7 +138,9 @@ def measure(name: str, floor: float) -> dict[str, Any]:
 
     with torch.no_grad():
         out, forward = ours(), milliseconds(ours)
+        row["peak_mb"] = peak(lambda: [ours()])
     row |= {"forward_ms": forward, "times_floor": forward / floor}
+    row["peak_with_backward_mb"] = peak(lambda: both(ours, given.values()))
     row["backward_ms"] = milliseconds(backward(ours, [*given.values()]))
     for k in given.keys() - {"Q", "K", "V"}:
         given[k].requires_grad_(False)
@@ -143,6 +165,7 @@ def warm(name: str) -> None:
 
 PROGRAMS = (
     "linear_identity",
+    "linear",
     "retnet",
     "lightning",
     "simple_gla",

@@ -257,6 +257,39 @@ def lengths(file: File) -> str:
     return f"{card(file)}; nanoseconds a token, forward / backward:\n\n" + table(head, rows)
 
 
+def operators(theirs: File, file: File) -> str:
+    """flash-linear-attention's operators beside ours, in one run: times, and memory beyond inputs and outputs."""
+    ours = {r["program"]: r for r in file["rows"]}
+    rows = []
+    for r in theirs["rows"]:
+        mine = ours.get(OPERATORS.get(r["operator"], ""), {})
+        cells = []
+        for k in ("forward_ms", "backward_ms"):
+            cells.append(f"{said(r, k, '.2f')} / {said(mine, k, '.2f')}" if k in r else "")
+            cells.append(f"{r[k] / mine[k]:.2f}" if k in r and k in mine else "")
+        for k in ("peak_mb", "peak_with_backward_mb"):
+            cells.append(f"{said(r, k)} / {said(mine, k)}" if k in r else "")
+        rows.append([r["operator"], OPERATORS.get(r["operator"], ""), *cells])
+    head = ["operator", "program", "forward", "ratio", "backward", "ratio", "MB", "MB, both passes"]
+    return f"{card(file)}, fla {theirs['fla']}; milliseconds, theirs / ours:\n\n" + table(
+        head, rows
+    )
+
+
+# Operators of fla, and the program that computes the same.
+OPERATORS = {
+    "retention": "retnet",
+    "lightning": "lightning",
+    "linear_plain": "linear_identity",
+    "linear_elu": "linear",
+    "simple_gla": "simple_gla",
+    "simple_gla_fused": "simple_gla",
+    "gla": "gla",
+    "delta_rule": "deltanet",
+    "gated_delta": "gated_delta",
+}
+
+
 def family(file: File) -> str:
     """Normalizers: both passes, and what stands beside them."""
     rows = []
@@ -690,6 +723,7 @@ KINDS: dict[str, Callable[..., str]] = {
         linear_since,
         pieces,
         lengths,
+        operators,
         family,
         normalizers,
         forms,

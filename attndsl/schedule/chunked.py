@@ -50,7 +50,7 @@ from attndsl.schedule.memory import bare_like, is_load
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.nearby import across, within
 from attndsl.schedule.outcomes import Needs
-from attndsl.schedule.products import fold
+from attndsl.schedule.products import factors_of, fold
 from attndsl.schedule.restarts import Restart, at_hand
 from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
@@ -422,8 +422,9 @@ class ChunkBuilder(Builder):
 
         Such a tile waits where products take it from. Summed up in registers it would be there a second time.
         """
-        tiles = [f for f in factors if len(self.dims_of(f)) == 2]
-        rest = [f for f in factors if f not in tiles]
+        every = factors_of(self, product_of(factors), frozenset({self.col}))
+        tiles = [f for f in every if len(self.dims_of(f)) == 2]
+        rest = [f for f in every if f not in tiles]
         if len(tiles) != 1 or any(self.dims_of(f) - {self.col} for f in rest):
             return None
         x = self.eval(tiles[0], False, "column")

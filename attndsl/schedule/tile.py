@@ -149,7 +149,7 @@ class Dot(Node):
     """`name[dims] = sum[over](left * right)` on the matrix units; operands are cast to the storage type of `like`.
 
     `left` spans (dims[0], over), `right` spans (dims[1], over), each in the order of the axes: the dialect transposes.
-    With `exact`, what the cast takes from an operand is multiplied too.
+    With `exact`, what the cast takes from an operand is multiplied too. With one axis in `dims`, `right` is a vector.
     """
 
     name: str

@@ -831,16 +831,15 @@ def linear_backward_dK(
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = Q_map.to(ACC) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        weight = tl.where(mask_p, t_5, 0.0)
+        chunk = times_vector(tl.trans(Q_map), weight, ACC)
         dK = dK_2 * dK_p
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
-        dK_2_state = dot(t_5, t_6, dK_2_state, ACC)
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_state = dot(t_6, t_7, dK_2_state, ACC)
         dK_2_state_1 = dK_2_state_1 + chunk
 
 
@@ -1520,8 +1519,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled

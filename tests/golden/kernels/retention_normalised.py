@@ -850,7 +850,7 @@ def retention_normalised_backward_dK(
         column_p_2 = tl.exp2(dK_2_1 * (j - column_p_1).to(ACC))
         column = q.to(ACC) * column_p[:, None] * column_p_2[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        t_2 = -d.to(ACC) / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
+        t_2 = -1.0 * d.to(ACC) * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0))
         weight = tl.where(mask_p, t_2 * tl.exp2(dK_2_1 * (j - column_p_1).to(ACC)), 0.0)
         chunk = times_vector(tl.trans(q), weight, ACC)
         dK = dK_2 / dK_p
@@ -1472,7 +1472,6 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
-    merges = few and not facts["stream"]
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
@@ -1481,10 +1480,6 @@ def choose(
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
-    elif merges:
-        # States of slices are merged one after the other: a row and a warp for each program, slices loaded ahead. Of 16
-        # slices of 128 features 2.7 us on an H200, with 16 rows in 4 warps 5.7 (benchmarks/results/decoding-h200.json).
-        wanted = [(1, 1, 1), (1, 1, 2), (1, 1, 4)]
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
@@ -1521,10 +1516,8 @@ def choose(
         if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
             # Triton takes up to 16 KiB more than the sums say where dims differ or are large.
             room -= 18 * 1024
-        depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
-        if merges:
-            depths = (4, 1)
-        for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
             # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
@@ -1563,8 +1556,11 @@ def choose_chunk(
     if interpreted:
         wanted = [(32, 16, 4)]
     elif facts.get("scans") and facts["tiles"]:
-        # nothing is multiplied: narrow columns give more programs
+        # Nothing is multiplied: narrow columns give more programs. What reads several tiles at each step waits longer,
+        # and more programs hide it (`scans of gla's gates` in benchmarks/results/linear-delta.json).
         wanted = [(16, 32, 1), (32, 32, 4)]
+        if len(facts["streamed"]) > 2:
+            wanted = [(8, 64, 1), *wanted]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled

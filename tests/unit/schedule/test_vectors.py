@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from attndsl.codegen.triton import render_module
 from attndsl.cascade.nodes import Cascade
+from attndsl.codegen.triton import render_module
 from attndsl.frontend import load_cascades
 from attndsl.schedule import plan_forward
 from attndsl.schedule import tile as t
