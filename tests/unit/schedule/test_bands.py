@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.codegen.programs import statements
 from attndsl.driver import load
 from attndsl.schedule import Plan
@@ -75,16 +74,3 @@ def test_rows_that_many_diagonals_share_are_added_up_in_memory() -> None:
     assert added
     assert {products[s.value].dims for s in added} == {("band", "e")}
     assert not any(isinstance(s, For) for s in every)
-
-
-def test_a_band_takes_the_room_of_two_tiles_of_its_longer_side() -> None:
-    """That is a tile of rows, or one of keys where rows are few."""
-    program = load(EXAMPLES / "transformer_xl.attn")
-    assert program.forward is not None
-    assert program.split is not None
-    for plan, band in ((program.forward, ("i", "e")), (program.split, ("j", "e"))):
-        kernel = next(k for k in kernels(plan) if k.of(Role.BAND))
-        streamed = kernel_facts(plan, kernel)["streamed"]
-        assert isinstance(streamed, tuple)
-        keys = ("j", "e")
-        assert streamed.count(band) == (3 if band == keys else 2)
