@@ -28,7 +28,6 @@ from attndsl.schedule.tile import (
 def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     """What the choice of tile sizes depends on (configs.py)."""
     full = {a.name: a.rank for a in program.axes if a.role is Role.FULL}
-    few = any(a.rank == SPLIT for a in program.axes)
     tiles = tuple(a.name for a in program.of(Role.TILE))
     stream = program.sweep.axis if program.sweep else None
 
@@ -36,19 +35,15 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         return tuple(identifier(pairs.get(d, d)) for d in dims)
 
     def counted(every: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-        """Each as it is spelled; a band is twice as long as the longer of its sides.
-
-        That is the tile, but where rows are few.
-        """
+        """Each as it is spelled; a band is twice as long as the longer of its sides, which is the tile."""
         out: list[tuple[str, ...]] = []
         for dims in every:
-            sides = tuple(longer if d in bands else d for d in dims)
+            sides = tuple(tiles[0] if d in bands else d for d in dims)
             out += [spelled(sides)] * (2 if sides != dims else 1)
         return tuple(out)
 
     pairs = {a.name: program.stands_for(a.name) for a in program.of(Role.PAIR)}
     bands = {a.name for a in program.of(Role.BAND)}
-    longer = stream if few and stream is not None else tiles[0] if tiles else ""
     moving = {stream, *pairs, *bands}
     blocked = {*full, *tiles, *moving}
     # A chunk ahead of its walk has rows for tiles: numbers of one for each are no measure of what is multiplied.
@@ -78,7 +73,6 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
                 turned |= {x.name for x in again}
     for s in statements(program):
         match s:
-            # A band counts here too, for its sweep without a mask: what is found in it passes through shared memory.
             case Load() if (
                 id(s) not in inside
                 and s.name not in turned
@@ -124,7 +118,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "pairs_by_address": counted((*held(body, full), *scattered)),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
-        "few_rows": few,
+        "few_rows": any(a.rank == SPLIT for a in program.axes),
         **({"fixed": fixed} if fixed or walks else {}),
         **({"walks": True} if walks else {}),
         **({"chunks": True} if pairs and stream else {}),
