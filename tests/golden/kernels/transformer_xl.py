@@ -74,12 +74,10 @@ def pick(x, at, AXIS: tl.constexpr):
     """
     HIGH: tl.constexpr = x.shape[0]
     WIDE: tl.constexpr = x.shape[1]
-    if AXIS == 1:
-        place = tl.arange(0, HIGH)[:, None] * WIDE + at
-    else:
-        place = at * WIDE + tl.arange(0, WIDE)[None, :]
+    row = tl.arange(0, HIGH)[:, None] if AXIS == 1 else at
+    column = at if AXIS == 1 else tl.arange(0, WIDE)[None, :]
     MANY: tl.constexpr = at.shape[0] * at.shape[1]
-    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(place, [MANY]), 0)
+    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(row * WIDE + column, [MANY]), 0)
     return tl.reshape(out, [at.shape[0], at.shape[1]])
 
 
