@@ -356,7 +356,7 @@ def transformer_xl(
         "start",
     ],
 )
-def transformer_xl_backward_D_dQ_dR_4_amax(
+def transformer_xl_backward_D_dQ_1_dQ_2(
     O_ptr,
     dO_ptr,
     V_ptr,
@@ -367,8 +367,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     R_ptr,
     L_S_ptr,
     D_ptr,
-    du_5_rows_ptr,
-    dv_6_rows_ptr,
+    dQ_1_ptr,
+    dQ_2_ptr,
     dR_4_amax_ptr,
     dQ_ptr,
     O_tiles,
@@ -433,8 +433,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
-    du_5_rows_ptr  du.5.rows[b, h, i, e], temp
-    dv_6_rows_ptr  dv.6.rows[b, h, i, e], temp
+    dQ_1_ptr  dQ.1[b, h, i, e], temp
+    dQ_2_ptr  dQ.2[b, h, i, e], temp
     dR_4_amax_ptr  dR.4.amax[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
@@ -486,11 +486,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    du_5_rows_base = du_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    du_5_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    du_5_rows_offs = offs_i[:, None] * E + e[None, :]
-    dv_6_rows_base = dv_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dv_6_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_1_base = dQ_1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_1_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_1_offs = offs_i[:, None] * E + e[None, :]
+    dQ_2_base = dQ_2_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_2_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
     dR_4_amax_base = dR_4_amax_ptr + tl.cast(b, tl.int64) * len_h * len_i
     dR_4_amax_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
@@ -502,7 +502,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    du_5_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
@@ -513,14 +513,12 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
     v_2 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
     dR_4_amax = tl.abs(q.to(ACC) + v_2.to(ACC)[None, :])
     dR_4_amax_kept = tl.where((e < E)[None, :], dR_4_amax, float("-inf"))
     dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     S_3_scale = 1.0 / S_p_1
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -557,24 +555,16 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         S_3 = S_1 + S_2
         P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
+        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         for e_pt_1 in range(E):
             R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
             r_1 = gather(R_ptrs_2)
-            dv_6_rows_t = dS * r_1.to(ACC)
-            dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
-            t_4 = dv_6_rows + dv_6_rows_col[:, None]
-            dv_6_rows = tl.where((e == e_pt_1)[None, :], t_4, dv_6_rows)
+            dQ_2_t = dS * r_1.to(ACC)
+            dQ_2_col = tl.sum(dQ_2_t, 1)
+            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_2 in range(E):
-            R_ptrs_3 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = gather(R_ptrs_3)
-            dQ_2_t = dS * r_2.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1 = dR_4_amax_1_new
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -588,17 +578,17 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_5, t_6, None, ACC)
+        t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_4, t_5, None, ACC)
         at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
         S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
         for e_pt in range(E):
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_4 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_4)
+            R_ptrs_3 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
+            r = gather(R_ptrs_3)
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -608,35 +598,27 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
+        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         for e_pt_1 in range(E):
-            R_ptrs_5 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_5)
-            dv_6_rows_t = dS_m * r_1.to(ACC)
-            dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
-            t_7 = dv_6_rows + dv_6_rows_col[:, None]
-            dv_6_rows = tl.where((e == e_pt_1)[None, :], t_7, dv_6_rows)
+            R_ptrs_4 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
+            r_1 = gather(R_ptrs_4)
+            dQ_2_t = dS_m * r_1.to(ACC)
+            dQ_2_col = tl.sum(dQ_2_t, 1)
+            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
         dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_2 in range(E):
-            R_ptrs_6 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = gather(R_ptrs_6)
-            dQ_2_t = dS_m * r_2.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
         dR_4_amax_1 = dR_4_amax_1_new
 
     # --- epilogue ---
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
     dQ = dQ_1 / S_p_1 + dQ_2 / S_p_1
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(du_5_rows_base + du_5_rows_offs, du_5_rows, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dv_6_rows_base + du_5_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_1_base + dQ_1_offs, dQ_1, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_2_base + dQ_1_offs, dQ_2, mask=in_i[:, None] & in_e[None, :])
     tl.store(dR_4_amax_base + offs_i, dR_4_amax_2, mask=in_i)
-    tl.store(dQ_base + du_5_rows_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_base + dQ_1_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1576,6 +1558,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "u", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "gathers": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1624,7 +1607,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_D_dQ_dR_4_amax": {
+    "transformer_xl_backward_D_dQ_1_dQ_2": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1634,7 +1617,7 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"),),
             "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i", "e"), ("i",), ("i", "e"), ("i", "e")),
+            "carried": (("i", "e"), ("i", "e"), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (
                 ("i", "j"),
@@ -1648,6 +1631,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O", "dO", "Q", "u", "v", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "gathers": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1660,8 +1644,8 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
-            ("du_5_rows_ptr", "pointer_acc", ""),
-            ("dv_6_rows_ptr", "pointer_acc", ""),
+            ("dQ_1_ptr", "pointer_acc", ""),
+            ("dQ_2_ptr", "pointer_acc", ""),
             ("dR_4_amax_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
@@ -1739,6 +1723,7 @@ KERNELS: dict[str, Any] = {
             "data": ("K", "u", "V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
+            "gathers": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1822,6 +1807,7 @@ KERNELS: dict[str, Any] = {
             "data": ("dO", "Q", "u", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "gathers": True,
         },
         "arguments": [
             ("dR_4_scale_ptr", "pointer_acc", ""),
@@ -1953,6 +1939,7 @@ KERNELS: dict[str, Any] = {
             "data": ("Q", "u", "K", "V"),
             "loops": 0,
             "few_rows": True,
+            "gathers": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -2101,7 +2088,11 @@ def choose(
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
-    if not engine:
+    tiled = itemsize == 2 and not few and not interpreted
+    gathers = tiled and facts.get("gathers", False)
+    # Of many values of pairs more is alive in a loop around the sweep than the sums say.
+    many = tiled and facts["loops"] and len(facts["pairs"]) > 6
+    if gathers or not engine:
         facts = {**facts, "pairs": facts["pairs_by_address"]}
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
@@ -2122,6 +2113,7 @@ def choose(
         wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (64, 64, 8), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
+    wanted += [(64, 16, 8)] if gathers or (many and not engine) else []
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
@@ -2152,6 +2144,9 @@ def choose(
             limit = 128 if columns > 64 else limit
             # Twice the warps spill nothing where four would (tests/unit/spills.json).
             limit = 160 if not engine and rows == columns == 64 else limit
+            # Values of several points are on their way, and sums wait. Spills took longer than narrow tiles do (dK and
+            # dV of Music Transformer, N1024: 26.8 and 14.9 ms on an H200; a bias of keys, many: 2.19 and 1.36).
+            limit = 120 if gathers or (many and engine) else 90 if many else limit
             if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
@@ -2376,8 +2371,8 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    du_5_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dv_6_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_1 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_2 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dR_4_amax = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
@@ -2388,11 +2383,11 @@ def backward(inputs, extents, params, config=None):
     dR_4_fixed = torch.zeros((len_h, len_r, len_e), dtype=torch.int64, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_D_dQ_dR_4_amax", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_D_dQ_1_dQ_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    transformer_xl_backward_D_dQ_dR_4_amax[grid](
+    transformer_xl_backward_D_dQ_1_dQ_2[grid](
         O,
         dO,
         V,
@@ -2403,8 +2398,8 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         D,
-        du_5_rows,
-        dv_6_rows,
+        dQ_1,
+        dQ_2,
         dR_4_amax,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2437,11 +2432,11 @@ def backward(inputs, extents, params, config=None):
 
     # du.5: the rest of its sum, in a fixed order
     shape = (len_h, len_e)
-    du_5 = sum_into(shape, du_5_rows, (0, 2), acc, None)
+    du_5 = sum_into(shape, dQ_1, (0, 2), acc, None)
 
     # dv.6: the rest of its sum, in a fixed order
     shape = (len_h, len_e)
-    dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
+    dv_6 = sum_into(shape, dQ_2, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("transformer_xl_backward_dK_dV", extents, inputs, config)
