@@ -1781,7 +1781,11 @@ def choose(
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
-    if not engine:
+    tiled = itemsize == 2 and not few and not interpreted
+    gathers = tiled and facts.get("gathers", False)
+    # Of many values of pairs more is alive in a loop around the sweep than the sums say.
+    many = tiled and facts["loops"] and len(facts["pairs"]) > 6
+    if gathers or not engine:
         facts = {**facts, "pairs": facts["pairs_by_address"]}
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
@@ -1806,6 +1810,7 @@ def choose(
         wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (64, 64, 8), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
+    wanted += [(64, 16, 8)] if gathers or (many and not engine) else []
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
@@ -1838,6 +1843,9 @@ def choose(
             limit = 128 if columns > 64 else limit
             # Twice the warps spill nothing where four would (tests/unit/spills.json).
             limit = 160 if not engine and rows == columns == 64 else limit
+            # Values of several points are on their way, and sums wait. Spills took longer than narrow tiles do (dK and
+            # dV of Music Transformer, N1024: 26.8 and 14.9 ms on an H200; a bias of keys, many: 2.19 and 1.36).
+            limit = 120 if gathers or (many and engine) else 90 if many else limit
             if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
