@@ -8,7 +8,7 @@
                        (a[t] * S_M[t-1,1,e,f] + (m[t] * S_M[t-1,0,e,f] - …))   init 0
 
 What one reads of another at the step itself is written into it, so that all of them are made of the past alone. They
-have the same indices, and each reads its own past; others stay apart, and are refused where one of them is read.
+have the same indices; others stay apart, and are refused where one of them is read.
 
 Source: language reference, section 15.
 """
@@ -16,7 +16,7 @@ Source: language reference, section 15.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 
 from attndsl.frontend import ast
@@ -61,10 +61,10 @@ def _reached(scope: Scope, name: str) -> set[str]:
 def _join(
     scope: Scope, group: Sequence[BodyTensor], between: Sequence[BodyTensor], explicit: Explicit
 ) -> None:
-    times = {_step(x) for x in group}
+    times = {_step(x, {y.name for y in group}) for x in group} - {None}
     same = len({x.indices for x in group}) == 1 and len(times) == 1
     plain = all(not x.stmt.where and all(s.filter is None for s in x.stmt.subs) for x in group)
-    step = times.pop()
+    step = times.pop() if times else None
     if not same or step is None or not plain:
         return
     time, back = step
@@ -150,6 +150,7 @@ def _replace(
             tensors[s.target.name] = old
         elif s.target.name == group[-1].name:
             add(stmt, indices)
+            tensors[stmt.target.name].of = tuple(x.name for x in group)
             for x in group:
                 if x.name in scope.outputs:
                     refs = tuple(ast.Sub(ast.Name(i)) for i in x.indices)
@@ -178,10 +179,10 @@ def _offset(n: ast.Ref, scope: Scope, time: str) -> int | None:
     return 0 if e == ast.Name(time) else offset_from(e, time)
 
 
-def _step(x: BodyTensor) -> tuple[str, int] | None:
-    """The index that a recurrence runs over, and how it reads its past; None if it does not."""
+def _step(x: BodyTensor, names: Set[str]) -> tuple[str, int] | None:
+    """The index that a recurrence runs over, and how it reads the past; None if helpers do that for it."""
     for n in ast.walk(x.stmt.expr):
-        if isinstance(n, ast.Ref) and n.name == x.name:
+        if isinstance(n, ast.Ref) and n.name in names:
             for i, s in zip(x.indices, n.subs, strict=False):
                 offset = offset_from(ast.strip(s.expr), i)
                 if offset in (-1, 1):

@@ -10,7 +10,7 @@ from attndsl.cascade import nodes as ir
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.frontend import ast
 from attndsl.frontend.constants import constant
-from attndsl.frontend.recurrence import COUPLED
+from attndsl.frontend.recurrence import COUPLED, offset_from
 from attndsl.frontend.report import Report
 from attndsl.frontend.scope import Scope
 from attndsl.frontend.typing import Typed, Types
@@ -156,12 +156,12 @@ class Expressions:
             return Typed(ir.Read(name, full, span=span), tensor.dtype)
         body = self.scope.body[name]
         if name != self.target:
-            self.available(name, span)
+            self.available(name, subs, span)
         lead = tuple(ir.Index(b) for b in body.batch)
         assert body.dtype is not None
         return Typed(ir.Read(name, (*lead, *written), span=span), body.dtype)
 
-    def available(self, name: str, span: Span | None) -> None:
+    def available(self, name: str, subs: tuple[ast.Sub, ...], span: Span | None) -> None:
         """Unwind unless the body tensor has been assigned before this statement."""
         from attndsl.frontend.report import Refused
 
@@ -179,6 +179,14 @@ class Expressions:
                     f"`{name}` reads `{self.target}` in turn: one of them must do without the other"
                 )
                 help = help if body.stmt.init is None else COUPLED
+            elif body.stmt.init is None and any(
+                offset_from(ast.strip(s.expr), i) in (-1, 1)
+                for s, i in zip(subs, body.indices, strict=False)
+            ):
+                help = (
+                    f"`{name}` is no recurrence: write what it was one step away from the states there, "
+                    f"in a tensor above (`{name}0[…] = … H[t-1] … if t > 0 else 0`)"
+                )
             raise self.report.error(
                 "A0213",
                 f"`{name}` is read before it is assigned",

@@ -58,10 +58,17 @@ class BodyTensor:
     dtype: DType | None = None
     lowered: bool = False
     poisoned: bool = False
+    of: tuple[str, ...] = ()
+    """The recurrences that were written, where this is several of them."""
 
     @property
     def name(self) -> str:
         return self.stmt.target.name
+
+    @property
+    def written(self) -> str:
+        """As the program calls it."""
+        return " and ".join(f"`{n}`" for n in self.of or (self.name,))
 
 
 @dataclass(slots=True)

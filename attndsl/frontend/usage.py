@@ -28,7 +28,7 @@ def check_usage(scope: Scope, report: Report) -> None:
         if name not in scope.outputs and not read.get(name, set()) - {name}:
             report.error(
                 "A0263",
-                f"`{name}` is computed and never used",
+                f"{tensor.written} {'are' if tensor.of else 'is'} computed and never used",
                 tensor.stmt.target.span,
                 "read by no other statement, and no output",
                 "remove it, or declare it as an output",

@@ -107,10 +107,10 @@ class _Apart:
                 }
 
     def run(self) -> Cascade:
-        body = [part for d in self.c.body for part in self.of(d)]
-        for d in body:
-            if d.init is not None and time_axis(d) is None:
-                raise _Stays  # a state that does not read itself
+        body: list[Define] = []
+        for d in self.c.body:
+            step = time_axis(d) if d.init is not None else None
+            body += [p if step is None else _recurrent(p, *step) for p in self.of(d)]
         return dataclasses.replace(self.c, body=tuple(body))
 
     def of(self, d: Define) -> Iterator[Define]:
@@ -185,6 +185,18 @@ class _Apart:
             else:
                 terms.append(Select(where, body, Const(0.0)))
         return reduce(lambda a, b: Binary("+", a, b), terms) if terms else Const(0.0)
+
+
+def _recurrent(d: Define, time: str, step: int) -> Define:
+    """A state that is made of others alone is one still: it reads its own past where there is no position."""
+    if time_axis(d) is not None:
+        return d
+    past = tuple(
+        Binary("-" if step > 0 else "+", Position(i), Const(1)) if i == time else Index(i)
+        for i in d.indices
+    )
+    never = Compare("<", Position(time), Const(0))
+    return dataclasses.replace(d, expr=Select(never, Read(d.tensor, past), d.expr))
 
 
 def decided(e: Expr) -> Expr:

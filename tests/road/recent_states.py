@@ -393,6 +393,27 @@ X[t,e] = X[t-1,e] + 0.3 * Y[t,e]  init p0[e]""",
     oscillator,
     sizes=T,
 )
+
+
+def exchange(x: SimpleNamespace) -> Tensor:
+    a = torch.ones(x.n_b, x.n_h, x.n_f, dtype=torch.float64)
+    b, out = 2 * a, []
+    for t in range(x.n_t):
+        a, b = 0.5 * b + x.V[:, :, t], a * x.g[:, :, t, None]
+        out.append(a * b)
+    return torch.stack(out, 2)
+
+
+add(
+    "re_two_states_of_each_other_alone",
+    "V[b,h,t,f], g[b,h,t]",
+    O_T,
+    """A[t,f] = 0.5 * B[t-1,f] + V[t,f]  init 1
+B[t,f] = A[t-1,f] * g[t]  init 2
+O[t,f] = A[t,f] * B[t,f]""",
+    exchange,
+    sizes=T,
+)
 add(
     "re_complex_state_by_a_matrix",
     COMPLEX,

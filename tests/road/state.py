@@ -72,6 +72,7 @@ QUICK = {
     "re_titans",
     "re_titans_as_written",
     "re_titans_with_a_helper",
+    "re_two_states_of_each_other_alone",
     "relative_rows_of_keys",
     "rotary",
     "rows_kept",

@@ -39,12 +39,17 @@ LINES = {
     "T[i] = sum[e : e > 2, e < 5](Q[i,e])": ("A0207", "e < 5", "with `and`"),
     "T[i] = sqrt(|d|)": ("A0212", "|d|", "there are `|b|`, `|e|`"),
     "T[i] = 1 if i > 2 else None": ("A0212", "None", "restrict the domain"),
-    "A[i,f] = A[i-1,f] + B[i-1,f] init 0\n  B[i,f] = A[i-1,f] + V[i,f] * B[i-1,f] init 0": (
+    "A[i,f] = A[i-1,f] + B[i-1] init 0\n  B[i] = A[i-1,0] + B[i-1] init 0": (
         "A0213",
-        "B[i-1,f]",
+        "B[i-1]",
         "recurrences that read each other are one",
     ),
-    "A[i,f] = B[i-1,f] + V[i,f] init 0\n  B[i,f] = A[i-1,f] init 0": (
+    "A[i,f] = A[i-1,f] + B[i-1,f] init 0\n  B[i,f] = A[i-1,f] init 0": (
+        "A0263",
+        "B",
+        "remove",
+    ),
+    "A[i,f] = B[i-1] + V[i,f] init 0\n  B[i] = A[i-1,0] init 0": (
         "A0244",
         "0",
         "recurrences that read each other are one",
