@@ -21,7 +21,7 @@ from attndsl.schedule.worth import kept_portable, worth_sweeps
 STEPS = frozenset(
     {"padded_product", "following", "give_back", "corrected", "correcting", "registers"}
 )
-STEPS |= {"own_parts", "for_parts", "whole_rows", "greatest"}
+STEPS |= {"own_parts", "for_parts", "whole_rows", "greatest", "meet"}
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}

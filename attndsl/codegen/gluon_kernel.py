@@ -447,7 +447,7 @@ class GluonPrinter(StepPrinter):
         ready = "mbarrier.wait(ready, tile & 1)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
-        if self.counted_on:
+        if self._one_sum:
             self.apart = kept_apart(self.program, roles.bodies)
         self._body(roles.rows)
         rows = self._take()

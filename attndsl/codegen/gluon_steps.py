@@ -136,9 +136,14 @@ class StepPrinter(LayoutPrinter):
         self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase})")
 
     @property
-    def counted_on(self) -> bool:
-        """Whether stages are counted on and given back without a meeting: two sums are slower for it (dK and dV)."""
+    def _one_sum(self) -> bool:
+        """Whether a step carries one sum of 16 bits: what follows was measured for these."""
         return self._roles.order is Order.CARRIED and not self.plan.eight
+
+    @property
+    def counted_on(self) -> bool:
+        """Whether stages are counted on and given back without a meeting: dK and dV alone are slower for it."""
+        return self._one_sum or bool(self._roles.across)
 
     def _next(self, step: str) -> None:
         """The stage of a ring that holds the tile of a step, and the phase of its barriers then."""
@@ -505,7 +510,12 @@ class StepPrinter(LayoutPrinter):
         self._emit("else:")
         self._emit(f"    {place}.store({value.at(ATOM)}.to({kind}))")
         self._emit("fence_async_shared()")
-        self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
+        self._meet(f"{name}_there.index((done + t) % 2)")
+
+    def _meet(self, barrier: str) -> None:
+        """Arrive when all of the group's warps have come: one meeting, where an arrival is two."""
+        self._emit("meet()")
+        self._emit(f"give_back({barrier})")
 
     def _issue_across(self, add: Across) -> None:
         name, share = self.across_name(add), self.share(add)
@@ -535,7 +545,7 @@ class StepPrinter(LayoutPrinter):
         self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
         self._emit(f"{name}_out.index(GROUP).reshape([{ROWS}, {self.share(add)}]).store({name})")
         self._emit("fence_async_shared()")
-        self._emit(f"mbarrier.arrive({name}_made.index(GROUP), count=1)")
+        self._meet(f"{name}_made.index(GROUP)")
 
     def _begin_sum(
         self, acc: AccDot, there: list[str], running: list[str], *, later: bool = False
