@@ -470,6 +470,24 @@ def added(file: File) -> str:
     )
 
 
+def changes(file: File) -> str:
+    """What each change to a step gained, and kernels before and as they are; rows of one run stand together."""
+    found: dict[tuple[Any, ...], list[File]] = {}
+    for r in file["rows"]:
+        found.setdefault(
+            (r["run"], r["program"], r["D"], r["B"], r["H"], r["N"], r["kernel"]), []
+        ).append(r)
+    rows = []
+    for (run, p, d, b, h, n, kernel), forms in found.items():
+        before = next(r["ms"] for r in forms if r["form"] == "before")
+        for r in forms:
+            if r is not forms[0] and "sizes" not in r:
+                change = f"{100 * (r['ms'] / before - 1):+.1f} %"
+                what = f"{p}, D{d}, B{b} H{h} N{n}, {kernel}"
+                rows.append([what, r["form"], f"{before:.3f} → {r['ms']:.3f}", change, str(run)])
+    return f"{card(file)}; milliseconds:\n\n" + table(["", "changed", "ms", "", "run"], rows)
+
+
 KERNELS = ("forward", "dQ", "dK_dV")
 
 
@@ -732,6 +750,7 @@ KINDS: dict[str, Callable[..., str]] = {
         held,
         own,
         added,
+        changes,
         passes,
         headline,
         bars,

@@ -17,6 +17,11 @@ from attndsl.schedule.tile import SIXTEEN, Compute, Plan, Role, Stmt, TileProgra
 from attndsl.schedule.warps import Order, Roles, Unfit, roles
 from attndsl.schedule.worth import kept_portable, worth_sweeps
 
+# What a step of a consumer calls (`templates/triton/module.py.jinja`).
+STEPS = frozenset(
+    {"padded_product", "following", "give_back", "corrected", "correcting", "registers"}
+)
+STEPS |= {"own_parts", "for_parts", "whole_rows", "greatest", "meet"}
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
@@ -35,7 +40,8 @@ PIPELINE = frozenset(
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"turn", "later", "turn_slot", "TURN", "ROWS_OF_ONE"}
-    | {"padded_product", "in_pairs", "out_of_pairs"}
+    | {"in_pairs", "out_of_pairs"}
+    | STEPS
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 

@@ -15,6 +15,7 @@ from attndsl.codegen.exprs import ATOM
 from attndsl.codegen.gluon_layouts import ROWS
 from attndsl.codegen.gluon_own import OwnPrinter
 from attndsl.codegen.kernel_names import Section
+from attndsl.schedule.apart import kept_apart
 from attndsl.schedule.tile import Across, Load, Role, Store
 
 
@@ -120,6 +121,8 @@ class GluonPrinter(OwnPrinter):
         sweep: Sequence[str],
         after: Sequence[str] = (),
         turn: tuple[Sequence[str], Sequence[str]] = ((), ()),
+        *,
+        rings: bool = False,
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
@@ -136,6 +139,7 @@ class GluonPrinter(OwnPrinter):
         head = [
             "# Steps are counted over all tiles: rings go round without regard to them.",
             "done = 0",
+            *(["stage, phase = STAGES - 1, 1"] if rings and self.counted_on else []),
         ]
         if self._roles.dealt:
             # `turn` is how the first tile is heard of, and each other one.
@@ -436,6 +440,8 @@ class GluonPrinter(OwnPrinter):
         ready = f"mbarrier.wait(ready{mine}, tile & 1)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
+        if self._one_sum:
+            self.apart = kept_apart(self.program, roles.bodies)
         self._body(roles.rows)
         rows = self._take()
         # Where tiles are dealt, `ready` was waited for to hear of this one.
@@ -482,13 +488,16 @@ class GluonPrinter(OwnPrinter):
             self.step(masked)
         loops = self._take()
         self.after_loops(masked)
+        self.join_parts()
         last = self._take()
         behind = self.steps_behind()
-        given = f"mbarrier.arrive(free{mine}, count=1)"
+        given = (
+            f"give_back(free{mine})" if self.counted_on else f"mbarrier.arrive(free{mine}, count=1)"
+        )
         if roles.stores:
             self._emit("if APART == 0:")
             self._emit("    tma.store_wait(0)")
-            self._emit(f"    {given}")
+            self._emit(f"    mbarrier.arrive(free{mine}, count=1)")
             early = ["if APART == 1:", f"    {given}"]
         else:
             early = [given]
@@ -522,7 +531,7 @@ class GluonPrinter(OwnPrinter):
             for p in (before, sweep, after)
         )
         heard = ["mbarrier.wait(ready, tile & 1)", "turn = tl.max(turn_slot.load(ROWS_OF_ONE), 0)"]
-        every = self._every_tile(issued, begun, swept, ended, turn=(heard, heard))
+        every = self._every_tile(issued, begun, swept, ended, turn=(heard, heard), rings=True)
         if roles.dealt:
             layouts.append("ROWS_OF_ONE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])")
         self.consumer = [

@@ -18,7 +18,7 @@ from attndsl.cascade.nodes import Expr
 from attndsl.cascade.walk import rewrite
 from attndsl.codegen.exprs import ATOM
 from attndsl.codegen.gluon_layouts import ROWS
-from attndsl.codegen.gluon_steps import StepPrinter, place_of
+from attndsl.codegen.gluon_steps import StepPrinter
 from attndsl.codegen.joining import Joined, join
 from attndsl.schedule.ends import counted_ends, moving, moving_ends
 from attndsl.schedule.tile import Compute, Range, Val
@@ -148,8 +148,10 @@ class OwnPrinter(StepPrinter):
         """Steps that a group takes no part in: their tiles must be there before they are given back."""
         self._emit(f"for t in range({lo}, {hi}):")
         self._indent += 1
-        self._emit(f"stage, phase = {', '.join(place_of('done + t'))}")
+        self._next("done + t")
         for name in self._roles.rings:
             self._await(name, "stage", "phase")
-            self._arrive([name], "stage")
+            # No product keeps the group's warps together here: one that ran ahead would give back what others still
+            # have to see come.
+            self._arrive([name], "stage", met=True)
         self._indent -= 1

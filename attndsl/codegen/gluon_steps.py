@@ -14,11 +14,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from attndsl.cascade.nodes import DType, Select
+from attndsl.cascade.nodes import Const, DType, Reduction, Select
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.gluon_layouts import ROWS, LayoutPrinter
+from attndsl.schedule.apart import carried_on
 from attndsl.schedule.specialise import used
-from attndsl.schedule.tile import AccDot, Across, Compute, Dot, Load, Stmt, Store, Val
+from attndsl.schedule.tile import (
+    AccDot,
+    Across,
+    Assign,
+    Compute,
+    Declare,
+    Dot,
+    Fold,
+    Load,
+    Stmt,
+    Store,
+    Val,
+)
 from attndsl.schedule.warps import Body, Order, begun
 
 
@@ -35,6 +48,8 @@ class StepPrinter(LayoutPrinter):
     """The steps that a group takes part in."""
     cut: str = "t >= whole"
     """Whether a step's tile has a mask."""
+    apart: dict[str, str] = field(default_factory=dict)
+    """Sums of rows that threads keep apart (`schedule/apart.py`), each with what a step adds to it."""
 
     def _score_rings(self, body: Body) -> list[str]:
         return list(dict.fromkeys(d.right for d in body.scores))
@@ -78,14 +93,81 @@ class StepPrinter(LayoutPrinter):
         code = f"{name}_ring.index(stage).load({self._home(s.dims)}){kind}"
         self._define(name, Text(code, s.dims, s.dtype))
 
+    # --- sums of rows ------------------------------------------------------------------------------------------------
+
+    def _statement(self, s: Stmt) -> None:
+        match s:
+            case Declare() if s.name in self.apart:
+                scores = f"gl.zeros([{ROWS}, {self.blocks[self._roles.stream]}], ACC, SCORES)"
+                self._define(s.name, Text(f"own_parts({scores})", s.dims, s.dtype))
+            case Fold() if s.name in self.apart.values():
+                self._define(s.name, Text(f"own_parts({self._scores(s)})", s.dims, DType.FLOAT))
+            case Fold() if (
+                self.counted_on and s.op is Reduction.MAX and s.over == self._roles.stream
+            ):
+                code = f"greatest({self._scores(s)}, {self._home(s.dims)}, HELD)"
+                self._define(s.name, Text(code, s.dims, DType.FLOAT))
+            case Assign() if s.name in self.apart:
+                self._carry_on(s)
+            case _:
+                LayoutPrinter._statement(self, s)
+
+    def _scores(self, s: Fold) -> str:
+        dims = (self._roles.tile, self._roles.stream)
+        text = self._printer.number(self._values[s.src].text)
+        return self._filled(text, dims, DType.FLOAT).code
+
+    def _carry_on(self, s: Assign) -> None:
+        step = carried_on(s.name, s.expr)
+        assert step is not None
+        code, added = self._values[s.name].text.code, self._values[step[1]].text.at(ATOM)
+        factor = self._printer.number(self._printer.print(step[0]))
+        old = code
+        if step[0] != Const(1.0):
+            old += (
+                f" * for_parts({factor.code}, {code})" if factor.dims else f" * {factor.at(ATOM)}"
+            )
+        self._emit(f"{code} = {old} + {added}")
+
+    def join_parts(self) -> None:
+        """Whole sums, once the sweep is done."""
+        for name in self.apart:
+            text = self._values[name].text
+            self._emit(f"{text.code} = whole_rows({text.code}, {self._home(text.dims)})")
+
     # --- parts of a step -------------------------------------------------------------------------------------------
 
     def _await(self, ring: str, stage: str, phase: str) -> None:
         self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase})")
 
-    def _arrive(self, rings: Sequence[str], stage: str) -> None:
+    @property
+    def _one_sum(self) -> bool:
+        """Whether a step carries one sum of 16 bits: what follows was measured for these."""
+        return self._roles.order is Order.CARRIED and not self.plan.eight
+
+    @property
+    def counted_on(self) -> bool:
+        """Whether stages are counted on and given back without a meeting: dK and dV alone are slower for it."""
+        return self._one_sum or bool(self._roles.across)
+
+    def _next(self, step: str) -> None:
+        """The stage of a ring that holds the tile of a step, and the phase of its barriers then."""
+        if self.counted_on:
+            self._emit("stage, phase = following(stage, phase, STAGES)")
+        else:
+            self._emit(f"stage, phase = {', '.join(place_of(step))}")
+
+    def _last_place(self, step: str) -> None:
+        """The same of the step before, whose tile is still there."""
+        place = "stage, phase" if self.counted_on else ", ".join(place_of(step))
+        self._emit(f"last, last_phase = {place}")
+
+    def _arrive(self, rings: Sequence[str], stage: str, *, met: bool = False) -> None:
+        """Give stages back whose tiles only products read; `met` where a warp may still read what lies beside them."""
         for name in rings:
-            self._emit(f"mbarrier.arrive({name}_empty.index({stage}), count=1)")
+            barrier = f"{name}_empty.index({stage})"
+            met = met or not self.counted_on
+            self._emit(f"mbarrier.arrive({barrier}, count=1)" if met else f"give_back({barrier})")
 
     def _matrix(self, load: Load | Store) -> str:
         return ", ".join(b for b in self.box(load) if b != "1")
@@ -123,7 +205,10 @@ class StepPrinter(LayoutPrinter):
         if acc.scale is not None:
             old = self._values[acc.name].text
             scale = self._printer.number(self._values[acc.scale].text)
-            self._emit(f"{old.code} = {old.code} * {self.broadcast(scale, old.dims)}")
+            if acc.scale in self._roles.corrections:
+                self._emit(f"{old.code} = corrected({old.code}, {scale.code}, HELD)")
+            else:
+                self._emit(f"{old.code} = {old.code} * {self.broadcast(scale, old.dims)}")
 
     def _in_registers(self, acc: AccDot) -> str:
         value = self._values[acc.left].text
@@ -199,8 +284,7 @@ class StepPrinter(LayoutPrinter):
 
     def issue_first(self, body: Body) -> None:
         """The scores of a tile's first step."""
-        at = "done" if self.begin == "0" else f"done + {self.begin}"
-        self._emit(f"stage, phase = {', '.join(place_of(at))}")
+        self._next("done" if self.begin == "0" else f"done + {self.begin}")
         for name in self._score_rings(body):
             self._await(name, "stage", "phase")
         for dot in body.scores:
@@ -244,16 +328,25 @@ class StepPrinter(LayoutPrinter):
             self._rescale(acc)
             name = self._values[acc.name].text.code
             self._emit(f"{name}_operand = {self._in_registers(acc)}")
+        with self._only("HELD == 1"):
+            for name in self._sum_rings(body):
+                self._await(name, "stage", "phase")
+
+    def _await_last(self, sums: Sequence[str], scores: Sequence[str]) -> None:
+        """Wait for the last step's tiles of sums; where operands are held back, that was waited for at its end."""
+        late = [name for name in sums if name not in scores]
+        if late:
+            with self._only("HELD == 0"):
+                for name in late:
+                    self._await(name, "last", "last_phase")
 
     def _step_carried(self, body: Body) -> None:
         scores, sums = self._score_rings(body), self._sum_rings(body)
-        self._emit(f"stage, phase = {', '.join(place_of('done + t'))}")
-        self._emit(f"last, last_phase = {', '.join(place_of('done + t - 1'))}")
+        self._last_place("done + t - 1")
+        self._next("done + t")
         for name in scores:
             self._await(name, "stage", "phase")
-        for name in sums:
-            if name not in scores:
-                self._await(name, "last", "last_phase")
+        self._await_last(sums, scores)
         for dot in body.scores:
             self._issue_score(dot, "stage")
         for acc in body.sums:
@@ -297,17 +390,16 @@ class StepPrinter(LayoutPrinter):
         ]
         last = max(beside) + 1 if beside else 0
         self._body(body.middle[:last])
-        self._arrive(self._passing(body), "stage")
+        for name in self._passing(body):
+            self._arrive([name], "stage", met=name == self.ring_of_columns())
         self._body(body.middle[last:])
 
     def _last(self, body: Body) -> None:
         scores, sums = self._score_rings(body), self._sum_rings(body)
         if not sums:
             return
-        self._emit(f"last, last_phase = {', '.join(place_of(f'done + {self.end} - 1'))}")
-        for name in sums:
-            if name not in scores:
-                self._await(name, "last", "last_phase")
+        self._last_place(f"done + {self.end} - 1")
+        self._await_last(sums, scores)
         for acc in body.sums:
             self._issue_sum(acc, "last")
         self._wait(0, self._names(body.sums))
@@ -322,7 +414,7 @@ class StepPrinter(LayoutPrinter):
             body, starts = begun(body, self._roles.stream)
         late = {add.left for add in body.across} if wide else set()
         early = list(body.early)
-        self._emit(f"stage, phase = {', '.join(place_of('done + t'))}")
+        self._next("done + t")
         there: list[str] = []
         if starts:
             self._position()
@@ -384,7 +476,7 @@ class StepPrinter(LayoutPrinter):
 
         finish(running, 2 * len(body.across) + len(behind))
         if not running and not behind:
-            self._arrive(there, "stage")
+            self._arrive(there, "stage", met=True)
         for add in body.across:
             self._pass_on(add, after=len(behind))
         finish([acc.name for acc in behind], 0)
@@ -425,7 +517,12 @@ class StepPrinter(LayoutPrinter):
         self._emit("else:")
         self._emit(f"    {place}.store({value.at(ATOM)}.to({kind}))")
         self._emit("fence_async_shared()")
-        self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
+        self._meet(f"{name}_there.index((done + t) % 2)")
+
+    def _meet(self, barrier: str) -> None:
+        """Arrive when all of the group's warps have come: one meeting, where an arrival is two."""
+        self._emit("meet()")
+        self._emit(f"give_back({barrier})")
 
     def _issue_across(self, add: Across) -> None:
         name, share = self.across_name(add), self.share(add)
@@ -455,7 +552,7 @@ class StepPrinter(LayoutPrinter):
         self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
         self._emit(f"{name}_out.index(GROUP).reshape([{ROWS}, {self.share(add)}]).store({name})")
         self._emit("fence_async_shared()")
-        self._emit(f"mbarrier.arrive({name}_made.index(GROUP), count=1)")
+        self._meet(f"{name}_made.index(GROUP)")
 
     def _begin_sum(
         self, acc: AccDot, there: list[str], running: list[str], *, later: bool = False

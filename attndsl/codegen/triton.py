@@ -18,7 +18,7 @@ import inspect
 from dataclasses import dataclass, replace
 
 from attndsl.codegen import configs, helpers
-from attndsl.codegen.gluon import HopperContext
+from attndsl.codegen.gluon import STEPS, HopperContext
 from attndsl.codegen.kernel_context import KernelContext
 from attndsl.codegen.launchers import HOST_NAMES, LauncherContext, ModuleParts, launcher
 from attndsl.codegen.literals import literal
@@ -138,7 +138,7 @@ def module_context(
     own |= (
         {"choose_eight", "turn", "turned", "in_pairs", "out_of_pairs"} if forward.eight else set()
     )
-    own |= {"padded_product"} if hopper else set()
+    own |= STEPS if hopper else set()
     own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]

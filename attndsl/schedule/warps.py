@@ -22,6 +22,7 @@ which statement then belongs to whom, is found here; nothing is looked at but it
     listed     whether the host can tell how long they are, and shares the work out by a list
     dealt      whether ids say how long they are, and a program takes the next tile when it is done with one
     order      in which order a consumer's step issues products and waits for them
+    corrections  factors of sums that are 1 in most steps (`standing.py`)
 
 Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 """
@@ -38,6 +39,7 @@ from attndsl.schedule.absorbed import absorbed
 from attndsl.schedule.copied import Unfitting, block, copied, leaves, one_box_each
 from attndsl.schedule.ends import counted_ends, moving_ends
 from attndsl.schedule.specialise import defined, used
+from attndsl.schedule.standing import standing
 from attndsl.schedule.tile import (
     AccDot,
     Across,
@@ -118,6 +120,7 @@ class Roles:
     listed: bool
     dealt: bool
     order: Order
+    corrections: frozenset[str]
 
     @property
     def across(self) -> tuple[Across, ...]:
@@ -212,6 +215,10 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     ends = moving_ends(program)
     folded = any(ends)
     order = _order(bodies)
+    corrections = frozenset[str]()
+    if order is Order.CARRIED and not plan.eight:  # weights of 8 bits have no digits to spare
+        sweep, corrections = standing(program, sweep)
+        bodies = tuple(_remade(b, r) for b, r in zip(bodies, sweep.ranges, strict=True))
     once = known | {n for n in map(defined, _turns(program)) if n is not None}
     beside, columns, spared = _beside(bodies, stream, once)
     return Roles(
@@ -236,6 +243,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         and not program.loops
         and any(isinstance(s, TileReach) for s in scalars),
         order,
+        corrections,
     )
 
 
@@ -351,6 +359,13 @@ def _without(body: Body, rings: dict[str, Load]) -> Body:
         middle.append(s)
         late.add(getattr(s, "name", ""))
     return replace(body, early=tuple(early), middle=tuple(middle))
+
+
+def _remade(body: Body, r: Range) -> Body:
+    """The body with what is computed as the range has it now."""
+    made = {s.name: s for s in r.body if isinstance(s, Compute)}
+    middle = (made.get(s.name, s) if isinstance(s, Compute) else s for s in body.middle)
+    return replace(body, middle=tuple(middle))
 
 
 def _turns(program: TileProgram) -> list[Stmt]:

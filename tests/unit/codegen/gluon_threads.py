@@ -285,8 +285,18 @@ def kernels(source: str, programs: int) -> tuple[dict[str, Any], list[int]]:
     }
     text = source[source.index("# --- kernels for Hopper") : source.index("# --- tile sizes")]
     text = re.sub(r"@gluon\.jit(\((?:.|\n)*?\n\))?\n", "", text)
+    text = text.replace("@triton.constexpr_function\n", "")
     text = re.sub(r"@gl\._core(?:.|\n)*?\n\n\n", "", text)
-    text = re.sub(r"^tma_\w+ = .*\n", "", text, flags=re.M)
+    text = re.sub(r"^(?:tma_\w+|meet) = .*\n", "", text, flags=re.M)
     # A sum in place would change what another name holds too.
     exec(re.sub(r"(\w+) \+= ", r"\1 = \1 + ", text), found)
+    # What asks for the layout of registers, or is in the machine's own words.
+    found |= {
+        "own_parts": lambda x: x.reshape(x.shape[0], -1, 4, 2).sum((1, 3)),
+        "for_parts": lambda a, _: a[:, None],
+        "whole_rows": lambda parts, _: parts.sum(1),
+        "meet": nothing,
+        "greatest": lambda x, *_: x.amax(1),
+        "corrected": lambda x, factor, _: x if bool((factor == 1).all()) else x * factor[:, None],
+    }
     return found, which

@@ -151,6 +151,8 @@ def surroundings() -> dict[str, Any]:
     helpers = {
         "floor_div": whole(lambda a, b: a // b),
         "reach_of_tile": lambda *tile: (Whole(0), Whole(90), Whole(32), Whole(64)),
+        "following": lambda stage, phase, n: (Whole((stage + 1) % n), phase ^ (stage + 1 == n)),
+        "give_back": lambda b: b.arrive(),
         "warpgroup_mma_wait": lambda left, deps: deps[0] if len(deps) == 1 else deps,
     }
     return helpers | {"tl": tl, "gl": gl, "mbarrier": mbarrier, "range": range}

@@ -25,10 +25,11 @@ WINDOW = 96
 DOCUMENT = 70
 
 
-def truth(name: str, length: int, dim: int) -> dict[str, torch.Tensor]:
+def truth(name: str, length: int, dim: int, growth: float = 0.0) -> dict[str, torch.Tensor]:
     """Inputs, outputs, gradients and what passes between kernels, in float64."""
     torch.manual_seed(0)
     t = {x: torch.randn(1, HEADS, length, dim).double() for x in ("Q", "K", "V", "dO")}
+    t["K"] *= 1 + growth * torch.arange(length)[:, None] / length
     q, k, v = (t[x].clone().requires_grad_() for x in "QKV")
     i, j = torch.arange(length)[:, None], torch.arange(length)[None]
     seen = (j <= i) & (i - j < WINDOW) if name == "window" else j <= i
@@ -149,11 +150,26 @@ def test_threads_agree_with_the_truth(name: str, dim: int, length: int) -> None:
             assert error < 2e-6, (kernel, tensor, error)
 
 
+def test_a_reference_that_stands() -> None:
+    """Scores grow from tile to tile: by less than the slack at first, by more later on, and rows differ."""
+    source, known = module("full"), truth("full", 700, 64, growth=9.0)
+    raised = "M_S_new = tl.where(M_S_tile - M_S > "
+    assert raised in source
+    row = kernel_table(source, "HOPPER")["full_hopper"]
+    made = results(source, "full_hopper", row, known)
+    assert ((made["O"] - known["O"]).norm() / known["O"].norm()).item() < 1e-5
+    # In some steps the reference rises, or the correction would say nothing.
+    never = re.sub(r"corrected\((\w+), alpha, HELD\)", r"\1", source)
+    assert never != source
+    wrong = results(never, "full_hopper", row, known)
+    assert ((wrong["O"] - known["O"]).norm() / known["O"].norm()).item() > 1e-2
+
+
 def test_a_group_that_does_not_hand_over_is_waited_for() -> None:
     """The threads see a missing arrival, or what they find elsewhere would say nothing."""
     source, known = module("causal"), truth("causal", 200, 64)
     kernel = "causal_backward_dK_dV_dQ_hopper"
-    cut = re.sub(r"\n +mbarrier\.arrive\(dQ_sum_there.*", "", source)
+    cut = re.sub(r"\n +give_back\(dQ_sum_there.*", "", source)
     assert cut != source
     row = kernel_table(source, "HOPPER")[kernel]
     with pytest.raises(AssertionError, match="nobody comes"):
