@@ -203,6 +203,8 @@ def _job(
                     kind, "*i64"
                 )
                 aligned.append(name)
+            case "scales":  # of tiles in halves, which calls take apart
+                constants[name] = None
             case "tiles":
                 tensor, ndim, axis, block, row = of.split()
                 element = _element(tensor, call)

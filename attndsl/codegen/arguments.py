@@ -48,6 +48,9 @@ def arguments_of(names: KernelNames) -> tuple[Argument, ...]:
         buffer = plan.buffer(t.tensor)
         of = f"{_element(buffer)[1]} {len(buffer.ranks)} {t.axis} {t.block} {t.row}"
         out.append(Argument(t.name, t.name, passed, "tiles", of))
+    for t in names.scales.values():
+        passed = f"scales:{t.tensor}:{t.axis}:{t.block}"
+        out.append(Argument(t.name, t.name, passed, "scales", t.tensor))
     for s in names.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1
         kind = (

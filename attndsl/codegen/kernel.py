@@ -134,7 +134,9 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             case Dot() if len(s.dims) == 1:
                 self._times_vector(s)
             case Dot():
-                code = f"{self._product(s)}({', '.join(self._factors(s, s.dims, 'None'))})"
+                halves = self._by_halves(s, s.dims, "None")
+                fn, parts = halves or (self._product(s), self._factors(s, s.dims, "None"))
+                code = f"{fn}({', '.join(parts)})"
                 zero = frozenset(
                     d
                     for d, v in zip(s.dims, (s.left, s.right), strict=True)
@@ -165,8 +167,9 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 if s.scale is not None:
                     scale = self._printer.number(self._values[s.scale].text)
                     acc = f"{acc} * {self.broadcast(scale, old.dims)}"
-                factors = self._factors(s, old.dims, acc)
-                self._emit_call(f"{old.code} = ", self._product(s), factors)
+                halves = self._by_halves(s, old.dims, acc)
+                fn, factors = halves or (self._product(s), self._factors(s, old.dims, acc))
+                self._emit_call(f"{old.code} = ", fn, factors)
             case For():
                 self._points(s)
             case Fence():

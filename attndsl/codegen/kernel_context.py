@@ -69,6 +69,8 @@ def _glossary(plan: Plan, printer: KernelPrinter) -> tuple[str, ...]:
         )
     for t in printer.tiles.values():
         out.append(f"{t.name}  tiles of {t.tensor} for the copy engine, or None")
+    for t in printer.scales.values():
+        out.append(f"{t.name}  scales of its rows, where {t.tensor} comes in halves, or None")
     for axis, block in printer.blocks.items():
         out.append(f"{block}  points of {axis} in a tile")
     for e in printer.extents.values():

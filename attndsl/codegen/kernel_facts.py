@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from attndsl.codegen.apart import in_halves
 from attndsl.codegen.names import identifier
 from attndsl.codegen.programs import is_gather, statements, tile_axes
 from attndsl.schedule.liveness import flat, held
@@ -120,6 +121,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "pairs_by_address": counted((*held(body, full), *scattered)),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
+        **({"halves": True} if in_halves(plan, program) else {}),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
         **({"fixed": fixed} if fixed or walks else {}),
         **({"walks": True} if walks else {}),

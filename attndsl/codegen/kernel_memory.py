@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from attndsl.cascade.nodes import Const, DType, Expr, Position
 from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_addresses import KernelAddresses
@@ -27,7 +29,10 @@ class KernelMemory(KernelAddresses):
         if tiles is not None:
             at = ", ".join(self._corner(sub) for sub in s.subs)
             arguments = [pointers.code, str(mask), tiles.name, f"[{at}]"]
-            self._emit_call(f"{name} = ", self.use("load_tile"), arguments)
+            if s.name in self.halves:
+                arguments.append(self._scales(tiles))
+            fn = "load_halves" if s.name in self.halves else "load_tile"
+            self._emit_call(f"{name} = ", self.use(fn), arguments)
         elif mask is None and pointers.dims == dims and is_gather(self.plan, self.program, s):
             self._emit_call(f"{name} = ", self.use("gather"), [pointers.code])
         else:
@@ -51,6 +56,13 @@ class KernelMemory(KernelAddresses):
             rows = self.blocks[self._stands_for(block.name)]
             self.tiles[key] = Tiles(name, s.tensor, k, rows, wide)
         return self.tiles[key]
+
+    def _scales(self, tiles: Tiles) -> str:
+        """The argument that finds the scales of the rows of such tiles."""
+        if tiles.name not in self.scales:
+            name = self.names.fresh(f"{tiles.tensor}_scales")
+            self.scales[tiles.name] = dataclasses.replace(tiles, name=name)
+        return self.scales[tiles.name].name
 
     def _corner(self, sub: Expr) -> str:
         """The first position along one axis of a tile."""

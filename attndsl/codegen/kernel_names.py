@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Expr, Extent, Param, Position
 from attndsl.cascade.walk import walk
+from attndsl.codegen.apart import in_halves
 from attndsl.codegen.exprs import Text, broadcast
 from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
@@ -127,6 +128,8 @@ class KernelNames(ABC):
     bounds: dict[tuple[str, int], str] = field(default_factory=dict)
     reaches: dict[tuple[object, ...], Reaches] = field(default_factory=dict)
     tiles: dict[tuple[str, str, str], Tiles] = field(default_factory=dict)
+    halves: frozenset[str] = frozenset()  # loads that may come in halves (`apart`)
+    scales: dict[str, Tiles] = field(default_factory=dict)  # of such tensors, the scales of rows
     _axes: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, str] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -140,6 +143,7 @@ class KernelNames(ABC):
     _line: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
+        self.halves = in_halves(self.plan, self.program)
         self._name_tensors()
         self._name_extents()
         for param in self.program.params:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attndsl.cascade.nodes import DType, Reduction
+from attndsl.codegen.apart import inner, weighed
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.codegen.kernel_names import Value
@@ -21,6 +22,35 @@ class KernelProducts(KernelLines):
     def _product(self, s: Dot | AccDot | Across) -> str:
         """The function that multiplies."""
         return self.use("whole_dot" if s.exact else "dot")
+
+    def _by_halves(
+        self, s: Dot | AccDot, dims: tuple[str, ...], acc: str
+    ) -> tuple[str, list[str]] | None:
+        """The function and arguments of a product of tiles that may come in halves; None for others."""
+        kind = self._storage(s.like)
+        if inner(self.program, s, self.halves):
+            a, b = (self._values[x].text.code for x in (s.left, s.right))
+            return self.use("dot_of_rows"), [a, b, kind, "ACC"]
+        if weighed(self.program, s, self.halves):
+            left = self._values[s.left].text
+            over = (dims[0], s.over)
+            code = left.code if left.dims == self.order(frozenset(over)) else ""
+            code = (
+                code
+                or self._filled(
+                    self._printer.number(left), self.order(frozenset(over)), DType.FLOAT
+                ).code
+            )
+            if self.order(frozenset(over)) != over:
+                code = f"tl.trans({code})"
+            return self.use("dot_by_rows"), [
+                code,
+                self._values[s.right].text.code,
+                acc,
+                kind,
+                "ACC",
+            ]
+        return None
 
     def _factors(self, s: Dot | AccDot, dims: tuple[str, ...], acc: str) -> list[str]:
         """The arguments of a product, in names of their own where they are long."""

@@ -46,6 +46,10 @@ HOST_NAMES = frozenset(
         "memory_tiles",
         "halved",
         "halves",
+        "apart",
+        "comes_apart",
+        "parts_of",
+        "scales_of",
         "rounded",
     }
 )
@@ -140,16 +144,20 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     if halves:
         setup += _rounding(halves, tensors)
     rough = {**tensors, **halves}
+    parts = _parts((*kernels.values(), *agains.values()), tensors, names)
+    if parts:
+        setup += _taking_apart(parts, plan, tensors, lengths)
     steps = []
     for k, step in enumerate(plan.steps):
         match step:
             case TileProgram():
                 given, taken_from = (rough, "rounded") if step.rough else (tensors, "inputs")
-                step_context = launch(step, kernels[k], given, lengths, taken_from)
+                whole = parts if not step.rough else {}
+                step_context = launch(step, kernels[k], given, lengths, taken_from, whole)
                 fast = _hopper_step(plan, step, module, given, lengths)
                 steps.append(replace(step_context, hopper=fast))
                 if step.again is not None:
-                    exact = launch(step.again, agains[k], tensors, lengths)
+                    exact = launch(step.again, agains[k], tensors, lengths, parts=parts)
                     steps.append(replace(exact, when="halves"))
             case HostSum():
                 steps.append(host_sum(step, plan, tensors, lengths))
@@ -191,6 +199,29 @@ def _rounding(halves: dict[str, str], tensors: dict[str, str]) -> list[str]:
         ),
         f"rounded = {{**inputs, {given}}}",
     ]
+
+
+def _parts(
+    kernels: tuple[KernelContext, ...], tensors: dict[str, str], names: Namespace
+) -> dict[str, tuple[str, str]]:
+    """The tensors that kernels can take in halves, and what their halves and scales are called."""
+    found = dict.fromkeys(a.of for k in kernels for a in k.arguments if a.kind == "scales")
+    return {
+        x: (names.fresh(f"{tensors[x]}_parts"), names.fresh(f"{tensors[x]}_scales")) for x in found
+    }
+
+
+def _taking_apart(
+    parts: dict[str, tuple[str, str]], plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
+) -> list[str]:
+    """Lines that take tensors apart, where that pays."""
+    lines = [f"apart = comes_apart({', '.join(tensors[x] for x in parts)})"]
+    for x, (halves, scales) in parts.items():
+        width = f"padded({lengths[plan.buffer(x).ranks[-1]]}, 4)"
+        lines.append(
+            f"{halves}, {scales} = parts_of({tensors[x]}, {width}) if apart else ({tensors[x]}, None)"
+        )
+    return lines
 
 
 def _hopper_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.arguments import Argument
@@ -55,12 +56,15 @@ def launch(
     tensors: dict[str, str],
     lengths: dict[str, str],
     inputs: str = "inputs",
+    parts: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> StepContext:
     """The launch of a portable kernel; `tensors` and `lengths` are the launcher's names of buffers and ranks.
 
-    `inputs` is what it calls the inputs of this kernel.
+    `inputs` is what it calls the inputs of this kernel, `parts` what it calls halves and scales of tensors.
     """
-    lines = [f'cfg = configure("{context.name}", extents, {inputs}, config)']
+    scaled = {a.of for a in context.arguments if a.kind == "scales"}
+    apart = ", apart" if parts and scaled else ""
+    lines = [f'cfg = configure("{context.name}", extents, {inputs}, config{apart})']
     passed = []
     padded = False
     for a in context.arguments:
@@ -83,7 +87,12 @@ def launch(
                 if row in lengths:
                     width = f"padded({lengths[row]}, itemsize)"
                     padded = True
-                passed.append(f'tiles_of({tensors[tensor]}, {axis}, cfg["{block}"], {width})')
+                named = parts[tensor][0] if parts and tensor in scaled else tensors[tensor]
+                passed.append(f'tiles_of({named}, {axis}, cfg["{block}"], {width})')
+            case "scales":
+                tensor, axis, block = rest.rsplit(":", 2)
+                scales = f'scales_of({parts[tensor][1]}, {axis}, cfg["{block}"])' if parts else ""
+                passed.append(scales or "None")
             case "pad":
                 passed.append(f"{a.name}=padded({lengths[rest]}, itemsize)")
                 padded = True

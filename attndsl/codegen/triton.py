@@ -18,6 +18,7 @@ import inspect
 from dataclasses import dataclass, replace
 
 from attndsl.codegen import configs, helpers
+from attndsl.codegen.apart import taken_apart
 from attndsl.codegen.gluon import STEPS, HopperContext
 from attndsl.codegen.kernel_context import KernelContext
 from attndsl.codegen.launchers import HOST_NAMES, LauncherContext, ModuleParts, launcher
@@ -46,6 +47,7 @@ class ModuleContext:
     table: str
     launchers: tuple[LauncherContext, ...]
     sums: bool  # whether a launcher sums
+    apart: bool  # whether kernels take tensors of float32 in halves
     halves: bool  # whether a launcher rounds inputs, for where a search starts
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
@@ -127,6 +129,9 @@ def module_context(
         "capability",
         "is_phantom",
         "TensorDescriptor",
+        "take_apart",
+        "described_scales",
+        "strides_within",
         "default_config",
         "functools",
         "Any",
@@ -140,6 +145,13 @@ def module_context(
     )
     own |= STEPS if hopper else set()
     own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
+    if backward is None:  # what serves few queries is another forward pass, and agrees with itself
+        (forward,) = taken_apart(forward)
+    else:
+        every = [p for p in (forward, backward, adding, split) if p is not None]
+        apart = dict(zip(map(id, every), taken_apart(*every), strict=True))
+        forward, backward = apart[id(forward)], apart[id(backward)]
+        adding, split = (p if p is None else apart[id(p)] for p in (adding, split))
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
@@ -160,6 +172,7 @@ def module_context(
     for k in module.kernels:
         if products == "ieee" and not configs.FINDERS.keys() & k.facts.keys():
             k.facts["ieee"] = True
+    apart_ones = any("halves" in k.facts for k in module.kernels)
     needed = tuple(helpers.sources(module.helpers))
     steps = [s for p in (forward, backward, split, adding) if p is not None for s in p.steps]
     finders = {
@@ -193,6 +206,7 @@ def module_context(
         table=literal(table),
         launchers=tuple(launchers),
         sums=any(isinstance(s, HostSum) for s in steps),
+        apart=apart_ones,
         halves=any(isinstance(s, TileProgram) and s.rough for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),

@@ -77,7 +77,9 @@ def _step(tensor: BodyTensor, own: ast.Ref | ast.Name, report: Report) -> Recurr
     subs = own.subs if isinstance(own, ast.Ref) else ()
     for s, index in zip(subs, tensor.indices, strict=True):
         e = ast.strip(s.expr)
-        if isinstance(e, ast.Name | ast.Num):  # a number is one of several states that are kept side by side
+        if isinstance(
+            e, ast.Name | ast.Num
+        ):  # a number is one of several states that are kept side by side
             continue
         offset = offset_from(e, index)
         if offset not in (-1, 1):

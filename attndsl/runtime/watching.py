@@ -26,12 +26,12 @@ from attndsl.runtime.replay import Allocation, Replay, Step, allocation, spread_
 PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
 # tiles at its address (None for tensors of some kinds, and then for all of the kind).
-ON_HOST = ("sum_into", "fixed_scale", "halved", "tiles_of", "memory_tiles")
+ON_HOST = ("sum_into", "fixed_scale", "halved", "tiles_of", "scales_of", "memory_tiles")
 # Functions of its module that launch for it, and kernels that are in no table: they look through ids.
-LAUNCHING = ("block_bounds", "turned")
+LAUNCHING = ("block_bounds", "turned", "parts_of")
 # Functions of its module that give a tensor which depends on sizes alone, and is the same one at every call.
 KEPT = ("turns_of",)
-PREPARING = ("bound_blocks", "find_reach", "turn")
+PREPARING = ("bound_blocks", "find_reach", "turn", "take_apart")
 
 
 class _Allocator:

@@ -42,6 +42,50 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def load_halves(ptrs, mask, tiles, at, scales):
+    """A tile of rows; as two halves of 16 bits and the rows' scales, where the launcher took the tensor apart."""
+    if scales is None:
+        return load_tile(ptrs, mask, tiles, at)
+    else:
+        first = tiles.load(at).reshape(ptrs.shape)
+        second = tiles.load(at[:-1] + (ptrs.shape[1],)).reshape(ptrs.shape)
+        return first, second, scales.load(at[:-1]).reshape([ptrs.shape[0]])
+
+
+@triton.jit
+def dot_of_rows(a, b, T: tl.constexpr, OUT: tl.constexpr):
+    """`a @ b.T` of tiles of rows."""
+    if isinstance(a, tl.tuple):
+        turned = tl.trans(b[0])
+        out = tl.dot(a[1], turned, None, out_dtype=OUT)
+        out = tl.dot(a[0], tl.trans(b[1]), out, out_dtype=OUT)
+        out = tl.dot(a[0], turned, out, out_dtype=OUT)
+        return out * (a[2][:, None] * b[2][None, :])
+    else:
+        return dot(a.to(T), tl.trans(b.to(T)), None, OUT)
+
+
+@triton.jit
+def dot_by_rows(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """`acc + a @ b`, where `b` is a tile of rows; `acc` may be None."""
+    if isinstance(b, tl.tuple):
+        a = a * b[2][None, :]
+        # The largest of each row is brought to between 2**12 and 2**13.
+        bits = tl.max(a.to(tl.int32, bitcast=True) & 0x7F800000, 1)
+        bits = tl.minimum(tl.maximum(bits, 24 << 23), 230 << 23)
+        a = a * (((254 << 23) - bits).to(tl.float32, bitcast=True) * 4096.0)[:, None]
+        first = a.to(tl.float16)
+        second = (a - first.to(tl.float32)).to(tl.float16)
+        out = tl.dot(second, b[0], None, out_dtype=OUT)
+        out = tl.dot(first, b[1], out, out_dtype=OUT)
+        out = tl.dot(first, b[0], out, out_dtype=OUT)
+        out = out * (bits.to(tl.float32, bitcast=True) * 0.000244140625)[:, None]
+        return out if acc is None else acc + out
+    else:
+        return dot(a.to(T), b.to(T), acc, OUT)
+
+
+@triton.jit
 def gather(ptrs):
     """Values of an input at addresses of their own.
 
