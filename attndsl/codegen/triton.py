@@ -149,9 +149,9 @@ def module_context(
         (forward,) = taken_apart(forward)
     else:
         every = [p for p in (forward, backward, adding, split) if p is not None]
-        apart = dict(zip(map(id, every), taken_apart(*every), strict=True))
-        forward, backward = apart[id(forward)], apart[id(backward)]
-        adding, split = (p if p is None else apart[id(p)] for p in (adding, split))
+        allowed = dict(zip(map(id, every), taken_apart(*every), strict=True))
+        forward, backward = allowed[id(forward)], allowed[id(backward)]
+        adding, split = (p if p is None else allowed[id(p)] for p in (adding, split))
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]
     if backward is not None:

@@ -48,7 +48,7 @@ def load_halves(ptrs, mask, tiles, at, scales):
         return load_tile(ptrs, mask, tiles, at)
     else:
         first = tiles.load(at).reshape(ptrs.shape)
-        second = tiles.load(at[:-1] + (ptrs.shape[1],)).reshape(ptrs.shape)
+        second = tiles.load(at[:-1] + (ptrs.shape[1],)).reshape(ptrs.shape)  # noqa: RUF005 (no unpacking in kernels)
         return first, second, scales.load(at[:-1]).reshape([ptrs.shape[0]])
 
 

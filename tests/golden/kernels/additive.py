@@ -1341,6 +1341,8 @@ def demand(
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
+        if facts.get("apart"):  # all of it comes in halves, and is multiplied where it lies
+            shared = (stages * streamed + resident) * itemsize
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
@@ -1390,6 +1392,10 @@ def choose(
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
+    elif parts and facts.get("apart"):
+        # Two blocks of one group hide each other's waits, where what they hold is small (measured: docs).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif parts:
         wanted = [(128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif itemsize > 2:
@@ -1427,6 +1433,10 @@ def choose(
         depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
         if merges:
             depths = (4, 1)
+        elif parts and facts.get(
+            "apart"
+        ):  # loads that nothing hides take longer than smaller tiles
+            depths = (2,) if columns > 32 else (2, 1)
         for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)

@@ -50,6 +50,39 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
+def dot_by_rows(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """`acc + a @ b`, where `b` is a tile of rows; `acc` may be None."""
+    if isinstance(b, tl.tuple):
+        a = a * b[2][None, :]
+        # The largest of each row is brought to between 2**12 and 2**13.
+        bits = tl.max(a.to(tl.int32, bitcast=True) & 0x7F800000, 1)
+        bits = tl.minimum(tl.maximum(bits, 24 << 23), 230 << 23)
+        a = a * (((254 << 23) - bits).to(tl.float32, bitcast=True) * 4096.0)[:, None]
+        first = a.to(tl.float16)
+        second = (a - first.to(tl.float32)).to(tl.float16)
+        out = tl.dot(second, b[0], None, out_dtype=OUT)
+        out = tl.dot(first, b[1], out, out_dtype=OUT)
+        out = tl.dot(first, b[0], out, out_dtype=OUT)
+        out = out * (bits.to(tl.float32, bitcast=True) * 0.000244140625)[:, None]
+        return out if acc is None else acc + out
+    else:
+        return dot(a.to(T), b.to(T), acc, OUT)
+
+
+@triton.jit
+def dot_of_rows(a, b, T: tl.constexpr, OUT: tl.constexpr):
+    """`a @ b.T` of tiles of rows."""
+    if isinstance(a, tl.tuple):
+        turned = tl.trans(b[0])
+        out = tl.dot(a[1], turned, None, out_dtype=OUT)
+        out = tl.dot(a[0], tl.trans(b[1]), out, out_dtype=OUT)
+        out = tl.dot(a[0], turned, out, out_dtype=OUT)
+        return out * (a[2][:, None] * b[2][None, :])
+    else:
+        return dot(a.to(T), tl.trans(b.to(T)), None, OUT)
+
+
+@triton.jit
 def floor_div(a, b):
     """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
     q = a // b
@@ -64,6 +97,17 @@ def load_tile(ptrs, mask, tiles, at):
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def load_halves(ptrs, mask, tiles, at, scales):
+    """A tile of rows; as two halves of 16 bits and the rows' scales, where the launcher took the tensor apart."""
+    if scales is None:
+        return load_tile(ptrs, mask, tiles, at)
+    else:
+        first = tiles.load(at).reshape(ptrs.shape)
+        second = tiles.load(at[:-1] + (ptrs.shape[1],)).reshape(ptrs.shape)  # noqa: RUF005 (no unpacking in kernels)
+        return first, second, scales.load(at[:-1]).reshape([ptrs.shape[0]])
 
 
 @triton.jit
@@ -105,6 +149,9 @@ def outputs_lse_max(
     Q_tiles,
     K_tiles,
     V_tiles,
+    Q_scales,
+    K_scales,
+    V_scales,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -142,6 +189,9 @@ def outputs_lse_max(
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -184,7 +234,13 @@ def outputs_lse_max(
     # --- prologue ---
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
@@ -203,8 +259,8 @@ def outputs_lse_max(
         j = j0 + offs_j
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         M_tile_raw = tl.max(S, 1)
         M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
@@ -219,10 +275,10 @@ def outputs_lse_max(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         M = M_new
         M_S = M_S_new
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1 = dot_by_rows(P_S, v, O_1 * alpha[:, None], V_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -230,8 +286,8 @@ def outputs_lse_max(
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
@@ -249,10 +305,10 @@ def outputs_lse_max(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         M = M_new
         M_S = M_S_new
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1 = dot_by_rows(P_S, v, O_1 * alpha[:, None], V_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     # outputs_lse_max.attn:6  LSE[i] = logsumexp[j](S[i,j])
@@ -293,6 +349,8 @@ def outputs_lse_max_backward_ties_D(
     dO_tiles,
     Q_tiles,
     K_tiles,
+    Q_scales,
+    K_scales,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -343,6 +401,8 @@ def outputs_lse_max_backward_ties_D(
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -397,7 +457,13 @@ def outputs_lse_max_backward_ties_D(
     D_2 = D_1 - dLSE.to(ACC)
     ties = tl.full([BLOCK_I], 0.0, ACC)
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
     ties_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
@@ -416,8 +482,8 @@ def outputs_lse_max_backward_ties_D(
         j = j0 + offs_j
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         t_2 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_2, tl.cast(1, tl.int32), 0)
@@ -430,8 +496,8 @@ def outputs_lse_max_backward_ties_D(
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         t_3 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_3, tl.cast(1, tl.int32), 0)
@@ -476,6 +542,10 @@ def outputs_lse_max_backward_dQ(
     Q_tiles,
     V_tiles,
     K_tiles,
+    dO_scales,
+    Q_scales,
+    V_scales,
+    K_scales,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -531,6 +601,10 @@ def outputs_lse_max_backward_dQ(
     Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -581,11 +655,23 @@ def outputs_lse_max_backward_dQ(
 
     # --- prologue ---
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    dO = load_halves(
+        dO_base + dO_offs,
+        in_i[:, None] & in_f[None, :],
+        dO_tiles,
+        [b, h, i0, 0],
+        dO_scales,
+    )
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     LSE = tl.load(LSE_base + offs_i * stride_LSE_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
@@ -611,19 +697,19 @@ def outputs_lse_max_backward_dQ(
         j = j0 + offs_j
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
+        dP_S = dot_of_rows(dO, v, dO_ptr.dtype.element_ty, ACC)
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         t_2 = tl.abs(S_1 - dS_safe_1[:, None]) <= dS_p[:, None]
         t_3 = dM.to(ACC)[:, None] * tl.where(t_2, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_3, ties.to(ACC)[:, None])
         dS = (dP_S - dS_safe[:, None]) * P_S + tl.where(dS_p_1[:, None], dS_p_2, 0.0)
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot_by_rows(dS, k, dQ_1, K_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -631,12 +717,12 @@ def outputs_lse_max_backward_dQ(
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
+        dP_S = dot_of_rows(dO, v, dO_ptr.dtype.element_ty, ACC)
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         t_4 = tl.abs(S_1 - dS_safe_1[:, None]) <= dS_p[:, None]
@@ -646,7 +732,7 @@ def outputs_lse_max_backward_dQ(
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot_by_rows(dS_m, k, dQ_1, K_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / dQ_p
@@ -673,6 +759,9 @@ def outputs_lse_max_backward_dV(
     K_tiles,
     Q_tiles,
     dO_tiles,
+    K_scales,
+    Q_scales,
+    dO_scales,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -712,6 +801,9 @@ def outputs_lse_max_backward_dV(
     K_tiles  tiles of K for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -751,7 +843,13 @@ def outputs_lse_max_backward_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    k = load_halves(
+        K_base + K_offs,
+        in_j[:, None] & in_e[None, :],
+        K_tiles,
+        [b, h, j0, 0],
+        K_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -768,16 +866,16 @@ def outputs_lse_max_backward_dV(
         i = i0 + offs_i
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         LSE_ptrs = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
         LSE = tl.load(LSE_ptrs)
         P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dO = load_halves(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0], dO_scales)
+        dV = dot_by_rows(P_S, dO, dV, dO_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -789,8 +887,8 @@ def outputs_lse_max_backward_dV(
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -801,8 +899,14 @@ def outputs_lse_max_backward_dV(
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dO = load_halves(
+            dO_ptrs_2,
+            in_i[:, None] & in_f[None, :],
+            dO_tiles,
+            [b, h, i0, 0],
+            dO_scales,
+        )
+        dV = dot_by_rows(P_S, dO, dV, dO_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
@@ -838,6 +942,10 @@ def outputs_lse_max_backward_dK(
     K_tiles,
     dO_tiles,
     Q_tiles,
+    V_scales,
+    K_scales,
+    dO_scales,
+    Q_scales,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -893,6 +1001,10 @@ def outputs_lse_max_backward_dK(
     K_tiles  tiles of K for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
+    V_scales  scales of its rows, where V comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -939,9 +1051,21 @@ def outputs_lse_max_backward_dK(
     # --- prologue ---
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    v = load_halves(
+        V_base + V_offs,
+        in_j[:, None] & in_f[None, :],
+        V_tiles,
+        [b, h, j0, 0],
+        V_scales,
+    )
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    k = load_halves(
+        K_base + K_offs,
+        in_j[:, None] & in_e[None, :],
+        K_tiles,
+        [b, h, j0, 0],
+        K_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
@@ -958,12 +1082,12 @@ def outputs_lse_max_backward_dK(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dO = load_halves(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0], dO_scales)
+        dP_S = dot_of_rows(v, dO, V_ptr.dtype.element_ty, ACC)
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         S_1 = S * S_p
@@ -984,7 +1108,7 @@ def outputs_lse_max_backward_dK(
         t_4 = dM.to(ACC)[None, :] * tl.where(t_3, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_4, ties.to(ACC)[None, :])
         dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
-        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        dK_2 = dot_by_rows(dS, q, dK_2, Q_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -995,12 +1119,18 @@ def outputs_lse_max_backward_dK(
         i = i0 + offs_i
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dO = load_halves(
+            dO_ptrs_2,
+            in_i[:, None] & in_f[None, :],
+            dO_tiles,
+            [b, h, i0, 0],
+            dO_scales,
+        )
+        dP_S = dot_of_rows(v, dO, V_ptr.dtype.element_ty, ACC)
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         S_1 = S * S_p
@@ -1025,7 +1155,7 @@ def outputs_lse_max_backward_dK(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        dK_2 = dot_by_rows(dS_m, q, dK_2, Q_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
@@ -1053,6 +1183,9 @@ def outputs_lse_max_slices(
     Q_tiles,
     K_tiles,
     V_tiles,
+    Q_scales,
+    K_scales,
+    V_scales,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -1092,6 +1225,9 @@ def outputs_lse_max_slices(
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1143,7 +1279,13 @@ def outputs_lse_max_slices(
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
@@ -1171,8 +1313,8 @@ def outputs_lse_max_slices(
         j = j0 + offs_j
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         M_S_tile_raw = tl.max(S, 1)
         M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
@@ -1182,7 +1324,7 @@ def outputs_lse_max_slices(
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         M_tile_raw = tl.max(S, 1)
@@ -1190,7 +1332,7 @@ def outputs_lse_max_slices(
         M_new = tl.maximum(M, M_tile)
         M_S = M_S_new
         M = M_new
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1 = dot_by_rows(P_S, v, O_1 * alpha[:, None], V_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -1198,8 +1340,8 @@ def outputs_lse_max_slices(
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
@@ -1212,7 +1354,7 @@ def outputs_lse_max_slices(
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         M_tile_raw = tl.max(S_1_m, 1)
@@ -1220,7 +1362,7 @@ def outputs_lse_max_slices(
         M_new = tl.maximum(M, M_tile)
         M_S = M_S_new
         M = M_new
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1 = dot_by_rows(P_S, v, O_1 * alpha[:, None], V_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     tl.store(M_S_part_base + offs_i, M_S, mask=in_i)
@@ -1361,6 +1503,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1373,6 +1516,9 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1415,6 +1561,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"),),
             "data": ("O", "dO", "Q", "K"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1430,6 +1577,8 @@ KERNELS: dict[str, Any] = {
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1482,6 +1631,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1499,6 +1649,10 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_scales", "scales", "dO"),
+            ("Q_scales", "scales", "Q"),
+            ("V_scales", "scales", "V"),
+            ("K_scales", "scales", "K"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1554,6 +1708,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("j", "i"),),
             "data": ("K", "Q", "dO"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1565,6 +1720,9 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_scales", "scales", "K"),
+            ("Q_scales", "scales", "Q"),
+            ("dO_scales", "scales", "dO"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1610,6 +1768,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("V", "K", "dO", "Q"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1627,6 +1786,10 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_scales", "scales", "V"),
+            ("K_scales", "scales", "K"),
+            ("dO_scales", "scales", "dO"),
+            ("Q_scales", "scales", "Q"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1682,6 +1845,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
+            "halves": True,
             "few_rows": True,
         },
         "arguments": [
@@ -1695,6 +1859,9 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1791,6 +1958,8 @@ def demand(
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
+        if facts.get("apart"):  # all of it comes in halves, and is multiplied where it lies
+            shared = (stages * streamed + resident) * itemsize
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
@@ -1840,6 +2009,10 @@ def choose(
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
+    elif parts and facts.get("apart"):
+        # Two blocks of one group hide each other's waits, where what they hold is small (measured: docs).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif parts:
         wanted = [(128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif itemsize > 2:
@@ -1877,6 +2050,10 @@ def choose(
         depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
         if merges:
             depths = (4, 1)
+        elif parts and facts.get(
+            "apart"
+        ):  # loads that nothing hides take longer than smaller tiles
+            depths = (2,) if columns > 32 else (2, 1)
         for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
@@ -1901,15 +2078,16 @@ def choose(
 
 
 @functools.cache
-def default_config(kernel, full, itemsize, device):
+def default_config(kernel, full, itemsize, device, apart=False):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = {**KERNELS[kernel]["facts"], "apart": apart}
+    return choose(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
-def configure(kernel, extents, inputs, config):
+def configure(kernel, extents, inputs, config, apart=False):
     """Block sizes, warps and stages of a kernel: the defaults, overridden by `config[kernel]` or by `config` itself."""
     facts = KERNELS[kernel]["facts"]
     floats = [x for x in inputs.values() if x.is_floating_point()]
@@ -1917,7 +2095,8 @@ def configure(kernel, extents, inputs, config):
     data = [inputs[n] for n in facts["data"] if n in inputs] or floats
     full = tuple((r, extents[r]) for r in sorted(set(facts["pads"].values())))
     device = None if INTERPRETED.value else floats[0].device.index
-    cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
+    size = max(x.element_size() for x in data)
+    cfg = dict(default_config(kernel, full, size, device, apart))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
     cfg["NUM_STAGES"] = cfg["num_stages"]
@@ -2008,6 +2187,102 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+@triton.jit(do_not_specialize=["len_1", "len_2", "most"])
+def take_apart(
+    x_ptr,
+    halves_ptr,
+    scales_ptr,
+    stride_0: tl.int64,
+    stride_1: tl.int64,
+    stride_2,
+    stride_3,
+    len_1: tl.int32,
+    len_2: tl.int32,
+    most: tl.int32,
+    E: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Two halves of float16 of every number of `ROWS` rows, beside each other, and a power of two for each row."""
+    tiles = tl.cdiv(len_2, ROWS)
+    outer = tl.program_id(0) // tiles
+    row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
+    e = tl.arange(0, WIDTH)
+    base = x_ptr + tl.cast(outer // len_1, tl.int64) * stride_0
+    base += tl.cast(outer % len_1, tl.int64) * stride_1
+    here = (row < len_2)[:, None]
+    at = row.to(tl.int64)[:, None] * stride_2 + e[None, :] * stride_3
+    x = tl.load(base + at, mask=here & (e < E)[None, :], other=0.0)
+    # The largest of a row is brought to between 2**12 and 2**13.
+    bits = tl.max(x.to(tl.int32, bitcast=True) & 0x7F800000, 1)
+    bits = tl.minimum(tl.maximum(bits, 24 << 23), 230 << 23)
+    x = x * (((254 << 23) - bits).to(tl.float32, bitcast=True) * 4096.0)[:, None]
+    first = x.to(tl.float16)
+    second = (x - first.to(tl.float32)).to(tl.float16)
+    out = halves_ptr + (tl.cast(outer, tl.int64) * len_2 + row)[:, None] * (2 * WIDTH) + e[None, :]
+    tl.store(out, first, mask=here)
+    tl.store(out + WIDTH, second, mask=here)
+    scale = bits.to(tl.float32, bitcast=True) * 0.000244140625
+    tl.store(scales_ptr + tl.cast(outer, tl.int64) * most + row, scale, mask=row < len_2)
+
+
+def comes_apart(*tensors):
+    """Whether kernels multiply tensors of float32 by halves: where the copy engine brings them to matrix units."""
+    if INTERPRETED.value or PRODUCTS.value == "ieee":
+        return False
+    if any(x.dtype is not torch.float32 or 0 in x.shape or x.shape[-1] > 256 for x in tensors):
+        return False
+    if is_phantom(tensors[0]):
+        return triton.runtime.driver.active.get_current_target().arch == 90
+    return capability(tensors[0].device) == 9
+
+
+def parts_of(tensor, width):
+    """The halves of a tensor's rows, beside each other and each `width` wide, and the scales of the rows."""
+    *outer, rows, features = tensor.shape
+    most = -(-rows // 4) * 4  # the copy engine wants rows of 16 bytes
+    halves = torch.empty((*outer, rows, 2 * width), dtype=torch.float16, device=tensor.device)
+    scales = torch.zeros((*outer, most), dtype=torch.float32, device=tensor.device)
+    if not is_phantom(tensor):
+        strides = tensor.stride() if tensor.ndim == 4 else (0, *tensor.stride())
+        grid = (math.prod(outer) * triton.cdiv(rows, 16),)
+        take_apart[grid](
+            tensor,
+            halves,
+            scales,
+            *strides,
+            outer[-1],
+            rows,
+            most,
+            E=features,
+            WIDTH=width,
+            ROWS=16,
+        )
+    return halves, scales
+
+
+@functools.lru_cache(4096)
+def described_scales(address, shape, axis, rows):
+    """The description of the scales of tiles of rows."""
+    box = [1] * len(shape)
+    box[axis] = rows
+    memory = Memory(address, torch.float32)
+    return TensorDescriptor(memory, list(shape), list(strides_within(shape)), box)
+
+
+def strides_within(shape):
+    """The strides of a tensor without gaps."""
+    return tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def scales_of(scales, axis, rows):
+    """The scales of tiles of `rows` rows, for the copy engine; None where a tensor stays whole."""
+    if scales is None:
+        return None
+    address = 0 if is_phantom(scales) else scales.data_ptr()
+    return described_scales(address, scales.shape, axis, rows)
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2024,9 +2299,13 @@ def forward(inputs, extents, params, config=None):
     M = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     LSE = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    apart = comes_apart(Q, K, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("outputs_lse_max", extents, inputs, config)
+    cfg = configure("outputs_lse_max", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2037,9 +2316,12 @@ def forward(inputs, extents, params, config=None):
         M,
         LSE,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -2086,9 +2368,14 @@ def backward(inputs, extents, params, config=None):
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    apart = comes_apart(Q, K, dO, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    dO_parts, dO_scales = parts_of(dO, padded(len_f, 4)) if apart else (dO, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("outputs_lse_max_backward_ties_D", extents, inputs, config)
+    cfg = configure("outputs_lse_max_backward_ties_D", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2103,8 +2390,10 @@ def backward(inputs, extents, params, config=None):
         ties,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(O),
         *launch_strides(dO),
         *launch_strides(dLSE),
@@ -2125,7 +2414,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("outputs_lse_max_backward_dQ", extents, inputs, config)
+    cfg = configure("outputs_lse_max_backward_dQ", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2140,10 +2429,14 @@ def backward(inputs, extents, params, config=None):
         dM,
         M,
         dQ,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(Q),
@@ -2165,7 +2458,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("outputs_lse_max_backward_dV", extents, inputs, config)
+    cfg = configure("outputs_lse_max_backward_dV", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
@@ -2175,9 +2468,12 @@ def backward(inputs, extents, params, config=None):
         LSE,
         dO,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(LSE),
@@ -2196,7 +2492,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("outputs_lse_max_backward_dK", extents, inputs, config)
+    cfg = configure("outputs_lse_max_backward_dK", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
@@ -2211,10 +2507,14 @@ def backward(inputs, extents, params, config=None):
         dM,
         M,
         dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(K),
@@ -2266,9 +2566,13 @@ def forward_split(inputs, extents, params, config=None):
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
     LSE = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     M = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    apart = comes_apart(Q, K, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each keys.split, b, h and tile of i; sweeps j.
-    cfg = configure("outputs_lse_max_slices", extents, inputs, config)
+    cfg = configure("outputs_lse_max_slices", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_keys_split * len_b * len_h * tiles_i,)
@@ -2280,9 +2584,12 @@ def forward_split(inputs, extents, params, config=None):
         O_1_part,
         Z_S_part,
         M_part,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),

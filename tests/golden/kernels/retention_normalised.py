@@ -1443,6 +1443,8 @@ def demand(
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
+        if facts.get("apart"):  # all of it comes in halves, and is multiplied where it lies
+            shared = (stages * streamed + resident) * itemsize
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
@@ -1472,6 +1474,7 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    merges = few and not facts["stream"]
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
@@ -1484,9 +1487,17 @@ def choose(
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
+    elif merges:
+        # States of slices are merged one after the other: a row and a warp for each program, slices loaded ahead. Of 16
+        # slices of 128 features 2.7 us on an H200, with 16 rows in 4 warps 5.7 (benchmarks/results/decoding-h200.json).
+        wanted = [(1, 1, 1), (1, 1, 2), (1, 1, 4)]
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
+    elif parts and facts.get("apart"):
+        # Two blocks of one group hide each other's waits, where what they hold is small (measured: docs).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif parts:
         wanted = [(128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif itemsize > 2:
@@ -1521,8 +1532,14 @@ def choose(
         if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
             # Triton takes up to 16 KiB more than the sums say where dims differ or are large.
             room -= 18 * 1024
-        depths = (3, 2) if shares > 1 else (3, 2, 1)
-        for stages in depths if facts["stream"] and not interpreted else (1,):
+        depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
+        if merges:
+            depths = (4, 1)
+        elif parts and facts.get(
+            "apart"
+        ):  # loads that nothing hides take longer than smaller tiles
+            depths = (2,) if columns > 32 else (2, 1)
+        for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
             # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the

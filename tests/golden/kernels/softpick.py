@@ -50,6 +50,39 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
+def dot_by_rows(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """`acc + a @ b`, where `b` is a tile of rows; `acc` may be None."""
+    if isinstance(b, tl.tuple):
+        a = a * b[2][None, :]
+        # The largest of each row is brought to between 2**12 and 2**13.
+        bits = tl.max(a.to(tl.int32, bitcast=True) & 0x7F800000, 1)
+        bits = tl.minimum(tl.maximum(bits, 24 << 23), 230 << 23)
+        a = a * (((254 << 23) - bits).to(tl.float32, bitcast=True) * 4096.0)[:, None]
+        first = a.to(tl.float16)
+        second = (a - first.to(tl.float32)).to(tl.float16)
+        out = tl.dot(second, b[0], None, out_dtype=OUT)
+        out = tl.dot(first, b[1], out, out_dtype=OUT)
+        out = tl.dot(first, b[0], out, out_dtype=OUT)
+        out = out * (bits.to(tl.float32, bitcast=True) * 0.000244140625)[:, None]
+        return out if acc is None else acc + out
+    else:
+        return dot(a.to(T), b.to(T), acc, OUT)
+
+
+@triton.jit
+def dot_of_rows(a, b, T: tl.constexpr, OUT: tl.constexpr):
+    """`a @ b.T` of tiles of rows."""
+    if isinstance(a, tl.tuple):
+        turned = tl.trans(b[0])
+        out = tl.dot(a[1], turned, None, out_dtype=OUT)
+        out = tl.dot(a[0], tl.trans(b[1]), out, out_dtype=OUT)
+        out = tl.dot(a[0], turned, out, out_dtype=OUT)
+        return out * (a[2][:, None] * b[2][None, :])
+    else:
+        return dot(a.to(T), tl.trans(b.to(T)), None, OUT)
+
+
+@triton.jit
 def floor_div(a, b):
     """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
     q = a // b
@@ -64,6 +97,17 @@ def load_tile(ptrs, mask, tiles, at):
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def load_halves(ptrs, mask, tiles, at, scales):
+    """A tile of rows; as two halves of 16 bits and the rows' scales, where the launcher took the tensor apart."""
+    if scales is None:
+        return load_tile(ptrs, mask, tiles, at)
+    else:
+        first = tiles.load(at).reshape(ptrs.shape)
+        second = tiles.load(at[:-1] + (ptrs.shape[1],)).reshape(ptrs.shape)  # noqa: RUF005 (no unpacking in kernels)
+        return first, second, scales.load(at[:-1]).reshape([ptrs.shape[0]])
 
 
 @triton.jit
@@ -111,6 +155,9 @@ def softpick(
     Q_tiles,
     K_tiles,
     V_tiles,
+    Q_scales,
+    K_scales,
+    V_scales,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -148,6 +195,9 @@ def softpick(
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -190,7 +240,13 @@ def softpick(
     # --- prologue ---
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     O_part_run = tl.full([BLOCK_I], 0.0, ACC)
@@ -208,8 +264,8 @@ def softpick(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         M_tile_raw = tl.max(S, 1)
         M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
@@ -229,9 +285,9 @@ def softpick(
         O_1_run_1 = tl.maximum(X_bound, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         M = M_new
-        O_1_run = dot(O_1_run_1.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        O_1_run = dot_by_rows(O_1_run_1, v, O_1_run * alpha[:, None], V_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -239,8 +295,8 @@ def softpick(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
@@ -265,9 +321,9 @@ def softpick(
         O_1_run_1_m = tl.where(mask, O_1_run_1, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         M = M_new
-        O_1_run = dot(O_1_run_1_m.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        O_1_run = dot_by_rows(O_1_run_1_m, v, O_1_run * alpha[:, None], V_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     M_bound_1 = tl.maximum(M, 0.0)
@@ -306,6 +362,8 @@ def softpick_backward_D_ties(
     dO_tiles,
     Q_tiles,
     K_tiles,
+    Q_scales,
+    K_scales,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -352,6 +410,8 @@ def softpick_backward_D_ties(
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -402,7 +462,13 @@ def softpick_backward_D_ties(
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     ties = tl.full([BLOCK_I], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
     ties_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
@@ -421,8 +487,8 @@ def softpick_backward_D_ties(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         t_2 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_2, tl.cast(1, tl.int32), 0)
@@ -435,8 +501,8 @@ def softpick_backward_D_ties(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         t_3 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_3, tl.cast(1, tl.int32), 0)
@@ -478,6 +544,10 @@ def softpick_backward_dQ(
     dO_tiles,
     K_tiles,
     V_tiles,
+    Q_scales,
+    dO_scales,
+    K_scales,
+    V_scales,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -529,6 +599,10 @@ def softpick_backward_dQ(
     dO_tiles  tiles of dO for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -578,7 +652,13 @@ def softpick_backward_dQ(
     # --- prologue ---
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
@@ -587,7 +667,13 @@ def softpick_backward_dQ(
     X_row = tl.exp(-m.to(ACC))
     X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    dO = load_halves(
+        dO_base + dO_offs,
+        in_i[:, None] & in_f[None, :],
+        dO_tiles,
+        [b, h, i0, 0],
+        dO_scales,
+    )
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dX_2_p = O_part.to(ACC) + 1e-06
@@ -610,12 +696,12 @@ def softpick_backward_dQ(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
+        dX = dot_of_rows(dO, v, dO_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) - X_safe[:, None]
@@ -626,7 +712,7 @@ def softpick_backward_dQ(
         dS_p_3 = safe_div(t_4, ties.to(ACC)[:, None])
         t_5 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) * dX_2
         dS = t_5 + tl.where(dS_p_2[:, None], dS_p_3, 0.0)
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot_by_rows(dS, k, dQ_1, K_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -634,12 +720,12 @@ def softpick_backward_dQ(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
+        dX = dot_of_rows(dO, v, dO_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) - X_safe[:, None]
@@ -653,7 +739,7 @@ def softpick_backward_dQ(
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot_by_rows(dS_m, k, dQ_1, K_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / dQ_p
@@ -683,6 +769,9 @@ def softpick_backward_dV(
     K_tiles,
     Q_tiles,
     dO_tiles,
+    K_scales,
+    Q_scales,
+    dO_scales,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -726,6 +815,9 @@ def softpick_backward_dV(
     K_tiles  tiles of K for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -767,7 +859,13 @@ def softpick_backward_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    k = load_halves(
+        K_base + K_offs,
+        in_j[:, None] & in_e[None, :],
+        K_tiles,
+        [b, h, j0, 0],
+        K_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -784,8 +882,8 @@ def softpick_backward_dV(
         i = i0 + offs_i
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
         m = tl.load(M_ptrs)
@@ -801,8 +899,8 @@ def softpick_backward_dV(
         dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
         dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dO = load_halves(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0], dO_scales)
+        dV = dot_by_rows(dV_1, dO, dV, dO_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -814,8 +912,8 @@ def softpick_backward_dV(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
         m = tl.load(M_ptrs_2, mask=in_i, other=0.0)
@@ -835,8 +933,14 @@ def softpick_backward_dV(
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dO = load_halves(
+            dO_ptrs_2,
+            in_i[:, None] & in_f[None, :],
+            dO_tiles,
+            [b, h, i0, 0],
+            dO_scales,
+        )
+        dV = dot_by_rows(dV_1_m, dO, dV, dO_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
@@ -869,6 +973,10 @@ def softpick_backward_dK(
     V_tiles,
     Q_tiles,
     dO_tiles,
+    K_scales,
+    V_scales,
+    Q_scales,
+    dO_scales,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -920,6 +1028,10 @@ def softpick_backward_dK(
     V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    dO_scales  scales of its rows, where dO comes in halves, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -966,10 +1078,22 @@ def softpick_backward_dK(
     # --- prologue ---
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    k = load_halves(
+        K_base + K_offs,
+        in_j[:, None] & in_e[None, :],
+        K_tiles,
+        [b, h, j0, 0],
+        K_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    v = load_halves(
+        V_base + V_offs,
+        in_j[:, None] & in_f[None, :],
+        V_tiles,
+        [b, h, j0, 0],
+        V_scales,
+    )
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -986,11 +1110,11 @@ def softpick_backward_dK(
         i = i0 + offs_i
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dX = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dO = load_halves(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0], dO_scales)
+        dX = dot_of_rows(v, dO, V_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
@@ -1017,7 +1141,7 @@ def softpick_backward_dK(
         dS_p_3 = safe_div(t_5, ties.to(ACC)[None, :])
         t_6 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[None, :]) * dX_2
         dS = t_6 + tl.where(dS_p_2[None, :], dS_p_3, 0.0)
-        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        dK_2 = dot_by_rows(dS, q, dK_2, Q_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -1029,11 +1153,17 @@ def softpick_backward_dK(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        q = load_halves(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0], Q_scales)
+        S = dot_of_rows(k, q, K_ptr.dtype.element_ty, ACC)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dX = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dO = load_halves(
+            dO_ptrs_2,
+            in_i[:, None] & in_f[None, :],
+            dO_tiles,
+            [b, h, i0, 0],
+            dO_scales,
+        )
+        dX = dot_of_rows(v, dO, V_ptr.dtype.element_ty, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
@@ -1064,7 +1194,7 @@ def softpick_backward_dK(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
-        dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        dK_2 = dot_by_rows(dS_m, q, dK_2, Q_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
@@ -1091,6 +1221,9 @@ def softpick_slices(
     Q_tiles,
     K_tiles,
     V_tiles,
+    Q_scales,
+    K_scales,
+    V_scales,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -1129,6 +1262,9 @@ def softpick_slices(
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_scales  scales of its rows, where Q comes in halves, or None
+    K_scales  scales of its rows, where K comes in halves, or None
+    V_scales  scales of its rows, where V comes in halves, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1178,7 +1314,13 @@ def softpick_slices(
     O_1_run = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    q = load_halves(
+        Q_base + Q_offs,
+        in_i[:, None] & in_e[None, :],
+        Q_tiles,
+        [b, h, i0, 0],
+        Q_scales,
+    )
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     O_part_run = tl.full([BLOCK_I], 0.0, ACC)
@@ -1205,8 +1347,8 @@ def softpick_slices(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         M_tile_raw = tl.max(S, 1)
         M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
@@ -1223,12 +1365,12 @@ def softpick_slices(
         O_1_run_1 = tl.maximum(X_bound, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         O_part_run_s = tl.abs(X_bound)
         O_part_run_tile = tl.sum(O_part_run_s, 1)
         O_part_run = O_part_run * alpha + O_part_run_tile
         M = M_new
-        O_1_run = dot(O_1_run_1.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        O_1_run = dot_by_rows(O_1_run_1, v, O_1_run * alpha[:, None], V_ptr.dtype.element_ty, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -1236,8 +1378,8 @@ def softpick_slices(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        k = load_halves(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0], K_scales)
+        S = dot_of_rows(q, k, Q_ptr.dtype.element_ty, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
@@ -1258,13 +1400,13 @@ def softpick_slices(
         O_1_run_1_m = tl.where(mask, O_1_run_1, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_halves(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0], V_scales)
         O_part_run_s = tl.abs(X_bound)
         O_part_run_s_m = tl.where(mask, O_part_run_s, 0.0)
         O_part_run_tile = tl.sum(O_part_run_s_m, 1)
         O_part_run = O_part_run * alpha + O_part_run_tile
         M = M_new
-        O_1_run = dot(O_1_run_1_m.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        O_1_run = dot_by_rows(O_1_run_1_m, v, O_1_run * alpha[:, None], V_ptr.dtype.element_ty, ACC)
 
     # --- epilogue ---
     tl.store(M_part_base + offs_i, M, mask=in_i)
@@ -1400,6 +1542,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1412,6 +1555,9 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1454,6 +1600,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"),),
             "data": ("O", "dO", "Q", "K"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1468,6 +1615,8 @@ KERNELS: dict[str, Any] = {
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1517,6 +1666,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1533,6 +1683,10 @@ KERNELS: dict[str, Any] = {
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_scales", "scales", "Q"),
+            ("dO_scales", "scales", "dO"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1585,6 +1739,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("j", "i"),),
             "data": ("K", "Q", "dO"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1597,6 +1752,9 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_scales", "scales", "K"),
+            ("Q_scales", "scales", "Q"),
+            ("dO_scales", "scales", "dO"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1645,6 +1803,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
+            "halves": True,
             "few_rows": False,
         },
         "arguments": [
@@ -1661,6 +1820,10 @@ KERNELS: dict[str, Any] = {
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
+            ("Q_scales", "scales", "Q"),
+            ("dO_scales", "scales", "dO"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1713,6 +1876,7 @@ KERNELS: dict[str, Any] = {
             "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
+            "halves": True,
             "few_rows": True,
         },
         "arguments": [
@@ -1725,6 +1889,9 @@ KERNELS: dict[str, Any] = {
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_scales", "scales", "Q"),
+            ("K_scales", "scales", "K"),
+            ("V_scales", "scales", "V"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1820,6 +1987,8 @@ def demand(
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
+        if facts.get("apart"):  # all of it comes in halves, and is multiplied where it lies
+            shared = (stages * streamed + resident) * itemsize
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
@@ -1869,6 +2038,10 @@ def choose(
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
+    elif parts and facts.get("apart"):
+        # Two blocks of one group hide each other's waits, where what they hold is small (measured: docs).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif parts:
         wanted = [(128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif itemsize > 2:
@@ -1906,6 +2079,10 @@ def choose(
         depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
         if merges:
             depths = (4, 1)
+        elif parts and facts.get(
+            "apart"
+        ):  # loads that nothing hides take longer than smaller tiles
+            depths = (2,) if columns > 32 else (2, 1)
         for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
@@ -1930,15 +2107,16 @@ def choose(
 
 
 @functools.cache
-def default_config(kernel, full, itemsize, device):
+def default_config(kernel, full, itemsize, device, apart=False):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = {**KERNELS[kernel]["facts"], "apart": apart}
+    return choose(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
-def configure(kernel, extents, inputs, config):
+def configure(kernel, extents, inputs, config, apart=False):
     """Block sizes, warps and stages of a kernel: the defaults, overridden by `config[kernel]` or by `config` itself."""
     facts = KERNELS[kernel]["facts"]
     floats = [x for x in inputs.values() if x.is_floating_point()]
@@ -1946,7 +2124,8 @@ def configure(kernel, extents, inputs, config):
     data = [inputs[n] for n in facts["data"] if n in inputs] or floats
     full = tuple((r, extents[r]) for r in sorted(set(facts["pads"].values())))
     device = None if INTERPRETED.value else floats[0].device.index
-    cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
+    size = max(x.element_size() for x in data)
+    cfg = dict(default_config(kernel, full, size, device, apart))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
     cfg["NUM_STAGES"] = cfg["num_stages"]
@@ -2037,6 +2216,102 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+@triton.jit(do_not_specialize=["len_1", "len_2", "most"])
+def take_apart(
+    x_ptr,
+    halves_ptr,
+    scales_ptr,
+    stride_0: tl.int64,
+    stride_1: tl.int64,
+    stride_2,
+    stride_3,
+    len_1: tl.int32,
+    len_2: tl.int32,
+    most: tl.int32,
+    E: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Two halves of float16 of every number of `ROWS` rows, beside each other, and a power of two for each row."""
+    tiles = tl.cdiv(len_2, ROWS)
+    outer = tl.program_id(0) // tiles
+    row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
+    e = tl.arange(0, WIDTH)
+    base = x_ptr + tl.cast(outer // len_1, tl.int64) * stride_0
+    base += tl.cast(outer % len_1, tl.int64) * stride_1
+    here = (row < len_2)[:, None]
+    at = row.to(tl.int64)[:, None] * stride_2 + e[None, :] * stride_3
+    x = tl.load(base + at, mask=here & (e < E)[None, :], other=0.0)
+    # The largest of a row is brought to between 2**12 and 2**13.
+    bits = tl.max(x.to(tl.int32, bitcast=True) & 0x7F800000, 1)
+    bits = tl.minimum(tl.maximum(bits, 24 << 23), 230 << 23)
+    x = x * (((254 << 23) - bits).to(tl.float32, bitcast=True) * 4096.0)[:, None]
+    first = x.to(tl.float16)
+    second = (x - first.to(tl.float32)).to(tl.float16)
+    out = halves_ptr + (tl.cast(outer, tl.int64) * len_2 + row)[:, None] * (2 * WIDTH) + e[None, :]
+    tl.store(out, first, mask=here)
+    tl.store(out + WIDTH, second, mask=here)
+    scale = bits.to(tl.float32, bitcast=True) * 0.000244140625
+    tl.store(scales_ptr + tl.cast(outer, tl.int64) * most + row, scale, mask=row < len_2)
+
+
+def comes_apart(*tensors):
+    """Whether kernels multiply tensors of float32 by halves: where the copy engine brings them to matrix units."""
+    if INTERPRETED.value or PRODUCTS.value == "ieee":
+        return False
+    if any(x.dtype is not torch.float32 or 0 in x.shape or x.shape[-1] > 256 for x in tensors):
+        return False
+    if is_phantom(tensors[0]):
+        return triton.runtime.driver.active.get_current_target().arch == 90
+    return capability(tensors[0].device) == 9
+
+
+def parts_of(tensor, width):
+    """The halves of a tensor's rows, beside each other and each `width` wide, and the scales of the rows."""
+    *outer, rows, features = tensor.shape
+    most = -(-rows // 4) * 4  # the copy engine wants rows of 16 bytes
+    halves = torch.empty((*outer, rows, 2 * width), dtype=torch.float16, device=tensor.device)
+    scales = torch.zeros((*outer, most), dtype=torch.float32, device=tensor.device)
+    if not is_phantom(tensor):
+        strides = tensor.stride() if tensor.ndim == 4 else (0, *tensor.stride())
+        grid = (math.prod(outer) * triton.cdiv(rows, 16),)
+        take_apart[grid](
+            tensor,
+            halves,
+            scales,
+            *strides,
+            outer[-1],
+            rows,
+            most,
+            E=features,
+            WIDTH=width,
+            ROWS=16,
+        )
+    return halves, scales
+
+
+@functools.lru_cache(4096)
+def described_scales(address, shape, axis, rows):
+    """The description of the scales of tiles of rows."""
+    box = [1] * len(shape)
+    box[axis] = rows
+    memory = Memory(address, torch.float32)
+    return TensorDescriptor(memory, list(shape), list(strides_within(shape)), box)
+
+
+def strides_within(shape):
+    """The strides of a tensor without gaps."""
+    return tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def scales_of(scales, axis, rows):
+    """The scales of tiles of `rows` rows, for the copy engine; None where a tensor stays whole."""
+    if scales is None:
+        return None
+    address = 0 if is_phantom(scales) else scales.data_ptr()
+    return described_scales(address, scales.shape, axis, rows)
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2053,9 +2328,13 @@ def forward(inputs, extents, params, config=None):
     M = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    apart = comes_apart(Q, K, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("softpick", extents, inputs, config)
+    cfg = configure("softpick", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2066,9 +2345,12 @@ def forward(inputs, extents, params, config=None):
         M,
         O_part,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -2113,9 +2395,14 @@ def backward(inputs, extents, params, config=None):
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    apart = comes_apart(Q, K, dO, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    dO_parts, dO_scales = parts_of(dO, padded(len_f, 4)) if apart else (dO, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("softpick_backward_D_ties", extents, inputs, config)
+    cfg = configure("softpick_backward_D_ties", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2129,8 +2416,10 @@ def backward(inputs, extents, params, config=None):
         ties,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(O),
         *launch_strides(dO),
         *launch_strides(Q),
@@ -2150,7 +2439,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("softpick_backward_dQ", extents, inputs, config)
+    cfg = configure("softpick_backward_dQ", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -2164,10 +2453,14 @@ def backward(inputs, extents, params, config=None):
         O_part,
         ties,
         dQ,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(M),
@@ -2188,7 +2481,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("softpick_backward_dV", extents, inputs, config)
+    cfg = configure("softpick_backward_dV", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
@@ -2199,9 +2492,12 @@ def backward(inputs, extents, params, config=None):
         O_part,
         dO,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(M),
@@ -2221,7 +2517,7 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("softpick_backward_dK", extents, inputs, config)
+    cfg = configure("softpick_backward_dK", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
@@ -2235,10 +2531,14 @@ def backward(inputs, extents, params, config=None):
         O_part,
         ties,
         dK,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO_parts, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(dO_scales, 2, cfg["BLOCK_I"]),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(M),
@@ -2289,9 +2589,13 @@ def forward_split(inputs, extents, params, config=None):
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
     M = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    apart = comes_apart(Q, K, V)
+    Q_parts, Q_scales = parts_of(Q, padded(len_e, 4)) if apart else (Q, None)
+    K_parts, K_scales = parts_of(K, padded(len_e, 4)) if apart else (K, None)
+    V_parts, V_scales = parts_of(V, padded(len_f, 4)) if apart else (V, None)
 
     # One program for each keys.split, b, h and tile of i; sweeps j.
-    cfg = configure("softpick_slices", extents, inputs, config)
+    cfg = configure("softpick_slices", extents, inputs, config, apart)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_keys_split * len_b * len_h * tiles_i,)
@@ -2302,9 +2606,12 @@ def forward_split(inputs, extents, params, config=None):
         M_part,
         O_1_run_part,
         O_part_run_part,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q_parts, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K_parts, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V_parts, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        scales_of(Q_scales, 2, cfg["BLOCK_I"]),
+        scales_of(K_scales, 2, cfg["BLOCK_J"]),
+        scales_of(V_scales, 2, cfg["BLOCK_J"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # How operands of float32 are multiplied.
-PRODUCTS = tl.constexpr("bf16x6")
+PRODUCTS = tl.constexpr("ieee")
 
 
 # --- helpers ---
@@ -50,51 +50,11 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def fixed_point(x, scale):
-    """`x * scale` to the nearest whole number: sums of such numbers do not depend on their order."""
-    return tl.floor(x * scale + 0.5).to(tl.int64)
-
-
-@triton.jit
 def floor_div(a, b):
     """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
-def gather(ptrs):
-    """Values of an input at addresses of their own.
-
-    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
-    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
-    """
-    kind: tl.constexpr = ptrs.dtype.element_ty
-    if INTERPRETED:
-        return tl.load(ptrs)
-    elif kind == tl.float32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
-        )
-    elif kind == tl.int32:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
-        )
-    elif kind == tl.bfloat16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
-        )
-    elif kind == tl.float16:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
-        )
-    elif kind == tl.int64:
-        return tl.inline_asm_elementwise(
-            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
-        )
-    else:
-        return tl.load(ptrs)
 
 
 @triton.jit
@@ -104,6 +64,28 @@ def load_tile(ptrs, mask, tiles, at):
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def pick(x, at, AXIS: tl.constexpr):
+    """`x` at points of one of its two axes.
+
+    As a row of points it passes through shared memory once. Along an axis, warps would exchange it value by value.
+    """
+    HIGH: tl.constexpr = x.shape[0]
+    WIDE: tl.constexpr = x.shape[1]
+    row = tl.arange(0, HIGH)[:, None] if AXIS == 1 else at
+    column = at if AXIS == 1 else tl.arange(0, WIDE)[None, :]
+    MANY: tl.constexpr = at.shape[0] * at.shape[1]
+    out = tl.gather(tl.reshape(x, [HIGH * WIDE]), tl.reshape(row * WIDE + column, [MANY]), 0)
+    return tl.reshape(out, [at.shape[0], at.shape[1]])
+
+
+@triton.jit
+def pick_within(x, at, AXIS: tl.constexpr):
+    """As `pick`, and 0 where there is no such point."""
+    inside = (at >= 0) & (at < x.shape[AXIS])
+    return tl.where(inside, pick(x, tl.where(inside, at, 0), AXIS), 0.0)
 
 
 @triton.jit
@@ -128,15 +110,11 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -163,10 +141,10 @@ def transformer_xl(
     stride_K_j,
     stride_K_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -174,8 +152,8 @@ def transformer_xl(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -215,6 +193,8 @@ def transformer_xl(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -226,9 +206,9 @@ def transformer_xl(
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
@@ -247,10 +227,15 @@ def transformer_xl(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -268,26 +253,24 @@ def transformer_xl(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        M_S_tile_raw = tl.max(S_3, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        M_S_tile_raw = tl.max(S_4, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -302,32 +285,30 @@ def transformer_xl(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_4, t_5, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile_raw = tl.max(S_3_m, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_6, t_7, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_3 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_3, 1)
+        S_4 = S_1 + S_3
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        M_S_tile_raw = tl.max(S_4_m, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -344,15 +325,13 @@ def transformer_xl(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -369,7 +348,6 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     D_ptr,
     dQ_1_ptr,
     dQ_2_ptr,
-    dR_4_amax_ptr,
     dQ_ptr,
     O_tiles,
     dO_tiles,
@@ -402,15 +380,15 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -435,7 +413,6 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     D_ptr  D[b, h, i], temp
     dQ_1_ptr  dQ.1[b, h, i, e], temp
     dQ_2_ptr  dQ.2[b, h, i, e], temp
-    dR_4_amax_ptr  dR.4.amax[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -458,6 +435,8 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -476,9 +455,9 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -491,8 +470,6 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     dQ_1_offs = offs_i[:, None] * E + e[None, :]
     dQ_2_base = dQ_2_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
     dQ_2_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dR_4_amax_base = dR_4_amax_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dR_4_amax_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
 
@@ -508,18 +485,18 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v_1 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v_1.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
-    v_2 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
-    dR_4_amax = tl.abs(q.to(ACC) + v_2.to(ACC)[None, :])
-    dR_4_amax_kept = tl.where((e < E)[None, :], dR_4_amax, float("-inf"))
-    dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -541,31 +518,22 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
+        at_3 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_3, 1)
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_2)
-            dQ_2_t = dS * r_1.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
-        dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
-        dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
-        dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dR_4_amax_1 = dR_4_amax_1_new
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -578,62 +546,46 @@ def transformer_xl_backward_D_dQ_1_dQ_2(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_4, t_5, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_3 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_3)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_6, t_7, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_4 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_4, 1)
+        S_4 = S_1 + S_3
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        dS_m = tl.where(mask, dS, 0.0)
-        dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-        for e_pt_1 in range(E):
-            R_ptrs_4 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = gather(R_ptrs_4)
-            dQ_2_t = dS_m * r_1.to(ACC)
-            dQ_2_col = tl.sum(dQ_2_t, 1)
-            dQ_2 = tl.where((e == e_pt_1)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
-        dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
-        dR_4_amax_1_s_m = tl.where(mask, dR_4_amax_1_s, float("-inf"))
-        dR_4_amax_1_tile = tl.max(dR_4_amax_1_s_m, 1)
-        dR_4_amax_1_new = tl.maximum(dR_4_amax_1, dR_4_amax_1_tile)
-        dR_4_amax_1 = dR_4_amax_1_new
+        at_5 = BLOCK_J - 1 - (band[None, :] - (i - i0)[:, None])
+        dQ_2_along = pick_within(dS.to(R_ptr.dtype.element_ty), at_5, 1)
+        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_2 = dot(dQ_2_along, R_band, dQ_2, ACC)
 
     # --- epilogue ---
-    dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
-    dQ = dQ_1 / S_p_1 + dQ_2 / S_p_1
+    dQ = dQ_1 / S_p + dQ_2 / S_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_1_base + dQ_1_offs, dQ_1, mask=in_i[:, None] & in_e[None, :])
     tl.store(dQ_2_base + dQ_1_offs, dQ_2, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dR_4_amax_base + offs_i, dR_4_amax_2, mask=in_i)
     tl.store(dQ_base + dQ_1_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
         "len_h",
         "len_j",
-        "len_i",
         "len_r",
+        "len_i",
         "start",
     ],
 )
@@ -664,10 +616,10 @@ def transformer_xl_backward_dK_dV(
     stride_u_h: tl.int64,
     stride_u_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -682,8 +634,8 @@ def transformer_xl_backward_dK_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    len_i: tl.int32,
     len_r: tl.int32,
+    len_i: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -727,6 +679,8 @@ def transformer_xl_backward_dK_dV(
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
     j = j0 + offs_j
+    BAND: tl.constexpr = 2 * (BLOCK_J if BLOCK_J > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
     offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -738,6 +692,7 @@ def transformer_xl_backward_dK_dV(
     in_j = j < len_j
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
@@ -746,7 +701,6 @@ def transformer_xl_backward_dK_dV(
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
@@ -762,11 +716,13 @@ def transformer_xl_backward_dK_dV(
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    v_p = j0 + (BLOCK_J - 1)
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v_1 = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -790,25 +746,23 @@ def transformer_xl_backward_dK_dV(
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
         S_1 = dot(k, t_3, None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(v_p[None, :] - j[:, None], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[None, :] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_4 = R_band.to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_4, t_5, None, ACC)
+        at_2 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_2, 0)
+        S_4 = S_1 + S_3
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -826,80 +780,73 @@ def transformer_xl_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = q.to(ACC) + u.to(ACC)[None, :]
         S_kept = tl.where((e < E)[None, :], S, 0.0)
-        t_4 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
-        S_1 = dot(k, t_4, None, ACC)
-        v_p = i + start
-        at = tl.minimum(tl.maximum(v_p[None, :] - j[:, None], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[None, :] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = i < len_i
-        mask = (j[:, None] <= v_p[None, :]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
+        t_6 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
+        S_1 = dot(k, t_6, None, ACC)
+        S_2 = q.to(ACC) + v.to(ACC)[None, :]
+        S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+        v_p_1 = start + i0 - v_p
+        at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_7 = R_band.to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_7, t_8, None, ACC)
+        at_3 = (BLOCK_J - 1 - (j - j0))[:, None] + (i - i0)[None, :]
+        S_3 = pick(S_band, at_3, 0)
+        S_4 = S_1 + S_3
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        S_m = tl.where(mask_p[:, None], S, 0.0)
+        S_m = tl.where(mask_p_1[:, None], S, 0.0)
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        t_5 = dS.to(Q_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_3 = dot(t_5, t_6, dK_3, ACC)
+        t_9 = dS.to(Q_ptr.dtype.element_ty)
+        t_10 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dK_3 = dot(t_9, t_10, dK_3, ACC)
 
     # --- epilogue ---
-    dK = dK_3 / S_p_1
+    dK = dK_3 / S_p
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_h",
         "len_b",
-        "len_i",
-        "len_j",
         "len_r",
+        "len_j",
+        "len_i",
         "start",
     ],
 )
-def transformer_xl_backward_dR_4(
-    dR_4_scale_ptr,
+def transformer_xl_backward_dR(
     dO_ptr,
     V_ptr,
     D_ptr,
     Q_ptr,
     u_ptr,
     K_ptr,
-    v_ptr,
     R_ptr,
+    v_ptr,
     L_S_ptr,
-    dR_4_fixed_ptr,
+    dR_ptr,
+    R_tiles,
     dO_tiles,
     Q_tiles,
-    V_tiles,
-    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -918,218 +865,48 @@ def transformer_xl_backward_dR_4(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
-    stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
+    stride_v_h: tl.int64,
+    stride_v_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
     len_h: tl.int32,
     len_b: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each h, b and tile of i; sweeps j.
+    """One program for each h and tile of r; sweeps i.
 
-    dR_4_scale_ptr  dR.4.scale[], temp
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     Q_ptr  Q[b, h, i, e], input
     u_ptr  u[h, e], input
     K_ptr  K[b, h, j, e], input
-    v_ptr  v[h, e], input
     R_ptr  R[h, r, e], input
+    v_ptr  v[h, e], input
     L_S_ptr  L_S[b, h, i], input
-    dR_4_fixed_ptr  dR.4.fixed[h, r, e], fixed
+    dR_ptr  dR[h, r, e], output
+    R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_R  points of r in a tile
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    b = pid % len_b
-    pid = pid // len_b
-    h = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
-    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
-    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
-    dR_4_fixed_base = dR_4_fixed_ptr + tl.cast(h, tl.int64) * len_r * E
-
-    # --- prologue ---
-    scale = tl.load(dR_4_scale_ptr)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    S = q.to(ACC) + u.to(ACC)[None, :]
-    S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
-    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
-    S_3_scale = 1.0 / S_p_1
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v_2 = tl.load(v_base + tl.cast(e_pt_1, tl.int64) * stride_v_e)
-            dR_4_p = q_2.to(ACC) + v_2.to(ACC)
-            dR_4_t = dR_4_p[:, None] * dS
-            dR_4_fixed_ptrs = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_4 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(dR_4_fixed_ptrs, t_4, mask=in_i[:, None], sem="relaxed")
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_5, t_6, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_2 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            v_2 = tl.load(v_base + tl.cast(e_pt_1, tl.int64) * stride_v_e)
-            dR_4_p = q_2.to(ACC) + v_2.to(ACC)
-            dR_4_t = dR_4_p[:, None] * dS
-            dR_4_fixed_ptrs_2 = dR_4_fixed_base + tl.cast(e_pt_1, tl.int64) + at * E
-            t_7 = fixed_point(dR_4_t, scale.to(ACC))
-            tl.atomic_add(
-                dR_4_fixed_ptrs_2,
-                t_7,
-                mask=in_i[:, None] & in_j[None, :] & mask,
-                sem="relaxed",
-            )
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_h",
-        "len_r",
-    ],
-)
-def transformer_xl_backward_dR(
-    dR_4_ptr,
-    dR_ptr,
-    len_h: tl.int32,
-    len_r: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each h and tile of r.
-
-    dR_4_ptr  dR.4[h, r, e], temp
-    dR_ptr  dR[h, r, e], output
-    BLOCK_R  points of r in a tile
-    E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1140,22 +917,163 @@ def transformer_xl_backward_dR(
     h = pid
     offs_r = tl.arange(0, BLOCK_R)
     r = r0 + offs_r
+    BAND: tl.constexpr = 2 * (BLOCK_R if BLOCK_R > BLOCK_I else BLOCK_I)
+    band = tl.arange(0, BAND)
+    offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    dR_4_base = dR_4_ptr + tl.cast(h, tl.int64) * len_r * E + tl.cast(r0, tl.int64) * E
-    dR_4_offs = offs_r[:, None] * E + e[None, :]
-    in_r = r < len_r
+    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
     in_e = within(e, E, E_PAD)
+    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h + tl.cast(r0, tl.int64) * stride_R_r
+    R_offs = offs_r[:, None] * stride_R_r + e[None, :] * stride_R_e
+    in_r = r < len_r
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
+    dO_base = dO_ptr + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(h, tl.int64) * stride_V_h
+    D_base = D_ptr + tl.cast(h, tl.int64) * len_i
+    Q_base = Q_ptr + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    K_base = K_ptr + tl.cast(h, tl.int64) * stride_K_h
+    L_S_base = L_S_ptr + tl.cast(h, tl.int64) * stride_L_S_h
     dR_base = dR_ptr + tl.cast(h, tl.int64) * len_r * E + tl.cast(r0, tl.int64) * E
+    dR_offs = offs_r[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dR_4 = tl.load(dR_4_base + dR_4_offs, mask=in_r[:, None] & in_e[None, :], other=0.0)
-    dR_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dR = dR_4.to(ACC) / dR_p
+    dR_4 = tl.full([BLOCK_R, E_PAD], 0.0, ACC)
+    v_p = r0 + (BLOCK_R - 1)
+    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
+    r_2 = load_tile(R_base + R_offs, in_r[:, None] & in_e[None, :], R_tiles, [h, r0, 0])
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p_1 = 0 <= r
+    low = tl.maximum(0, 0 + r0 - start)
+    t = tl.minimum(len_i, len_j - 1 + (r0 + BLOCK_R - 1) - start + 1)
+    high = tl.where(0 <= r0 + BLOCK_R - 1, t, 0)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(high + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t_2 = tl.maximum(0, 0 + (r0 + BLOCK_R - 1) - start) + BLOCK_I - 1
+    full = tl.minimum(stop, tl.maximum(first, floor_div(t_2, BLOCK_I) * BLOCK_I))
+    t_3 = tl.where(0 <= r0, tl.minimum(len_i, len_j - 1 + r0 - start + 1), 0)
+    full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_3) // BLOCK_I * BLOCK_I))
+    lo_b = 0
+    hi_b = len_b
+
+    # --- sweep over i ---
+    for b in range(bound(lo_b), bound(hi_b)):
+        S_4_scale = 1.0 / S_p
+        # Tiles without a mask.
+        for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+            i = i0 + offs_i
+            dO_ptrs = dO_base + tl.cast(b, tl.int64) * stride_dO_b
+            dO_ptrs += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            v_p_1 = start + i0 - v_p
+            at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_j - 1)
+            # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+            V_ptrs = V_base + tl.cast(b, tl.int64) * stride_V_b + at[:, None] * stride_V_j
+            V_ptrs += f[None, :] * stride_V_f
+            V_band = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+            dP_S_band = dot(V_band.to(dO_ptr.dtype.element_ty), tl.trans(dO), None, ACC)
+            at_2 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            dP_S = pick(dP_S_band, at_2, 0)
+            D_ptrs = D_base + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(i0, tl.int64) + offs_i
+            d = tl.load(D_ptrs)
+            # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+            Q_ptrs = Q_base + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(i0, tl.int64) * stride_Q_i
+            Q_ptrs += Q_offs
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+            S = q.to(ACC) + u.to(ACC)[None, :]
+            S_kept = tl.where((e < E)[None, :], S, 0.0)
+            K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + at[:, None] * stride_K_j
+            K_ptrs += e[None, :] * stride_K_e
+            K_band = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            t_4 = K_band.to(Q_ptr.dtype.element_ty)
+            t_5 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty))
+            S_band = dot(t_4, t_5, None, ACC)
+            at_3 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            S_1 = pick(S_band, at_3, 0)
+            S_2 = q.to(ACC) + v.to(ACC)[None, :]
+            S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+            t_6 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(R_ptr.dtype.element_ty))
+            S_3 = dot(r_2, t_6, None, ACC)
+            S_4 = S_1 + S_3
+            L_S_ptrs = L_S_base + tl.cast(b, tl.int64) * stride_L_S_b
+            L_S_ptrs += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+            L_S = tl.load(L_S_ptrs)
+            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+            P_S_p = P_S_safe * 1.4426950408889634
+            P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+            dS = (dP_S - d.to(ACC)[None, :]) * P_S
+            dR_4 = dot(dS.to(Q_ptr.dtype.element_ty), S_2.to(Q_ptr.dtype.element_ty), dR_4, ACC)
+        # Tiles that the mask or the end cuts.
+        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+            i0 = first + step * BLOCK_I
+            i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+            i = i0 + offs_i
+            dO_ptrs_2 = dO_base + tl.cast(b, tl.int64) * stride_dO_b
+            dO_ptrs_2 += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            in_i = i < len_i
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            v_p_1 = start + i0 - v_p
+            at = tl.minimum(tl.maximum(v_p_1 + band, 0), len_j - 1)
+            # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+            V_ptrs_2 = V_base + tl.cast(b, tl.int64) * stride_V_b + at[:, None] * stride_V_j
+            V_ptrs_2 += f[None, :] * stride_V_f
+            V_band = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
+            dP_S_band = dot(V_band.to(dO_ptr.dtype.element_ty), tl.trans(dO), None, ACC)
+            at_4 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            dP_S = pick(dP_S_band, at_4, 0)
+            D_ptrs_2 = D_base + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(i0, tl.int64)
+            D_ptrs_2 += offs_i
+            d = tl.load(D_ptrs_2, mask=in_i, other=0.0)
+            # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
+            Q_ptrs_2 = Q_base + tl.cast(b, tl.int64) * stride_Q_b
+            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+            S = q.to(ACC) + u.to(ACC)[None, :]
+            S_kept = tl.where((e < E)[None, :], S, 0.0)
+            K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b + at[:, None] * stride_K_j
+            K_ptrs_2 += e[None, :] * stride_K_e
+            K_band = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+            t_7 = K_band.to(Q_ptr.dtype.element_ty)
+            t_8 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty))
+            S_band = dot(t_7, t_8, None, ACC)
+            at_5 = (BLOCK_R - 1 - (r - r0))[:, None] + (i - i0)[None, :]
+            S_1 = pick(S_band, at_5, 0)
+            S_2 = q.to(ACC) + v.to(ACC)[None, :]
+            S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+            t_9 = tl.trans(tl.where(in_e[None, :], S_2_kept, 0.0).to(R_ptr.dtype.element_ty))
+            S_3 = dot(r_2, t_9, None, ACC)
+            S_4 = S_1 + S_3
+            mask_p = i + start
+            mask_p_2 = i < len_i
+            t_10 = (0 <= mask_p[None, :] - r[:, None]) & (mask_p[None, :] - r[:, None] < len_j)
+            mask = t_10 & mask_p_1[:, None] & mask_p_2[None, :]
+            S_4_m = tl.where(mask, S_4, float("-inf"))
+            L_S_ptrs_2 = L_S_base + tl.cast(b, tl.int64) * stride_L_S_b
+            L_S_ptrs_2 += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+            L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+            P_S_p = P_S_safe * 1.4426950408889634
+            P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[None, :])
+            dS = (dP_S - d.to(ACC)[None, :]) * P_S
+            S_2_m = tl.where(mask_p_2[:, None], S_2, 0.0)
+            t_11 = dS.to(Q_ptr.dtype.element_ty)
+            t_12 = tl.where(in_i[:, None], S_2_m, 0.0).to(Q_ptr.dtype.element_ty)
+            dR_4 = dot(t_11, t_12, dR_4, ACC)
 
     # --- epilogue ---
-    tl.store(dR_base + dR_4_offs, dR, mask=in_r[:, None] & in_e[None, :])
+    dR = dR_4 / S_p
+    tl.store(dR_base + dR_offs, dR, mask=in_r[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1209,16 +1127,12 @@ def transformer_xl_backward_du_dv(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
         "len_keys_split",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
         "len_r",
+        "len_j",
         "start",
     ],
 )
@@ -1246,10 +1160,10 @@ def transformer_xl_slices(
     stride_K_j,
     stride_K_e,
     stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
+    stride_v_e,
     stride_R_h: tl.int64,
     stride_R_r,
-    stride_R_e: tl.int64,
+    stride_R_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -1258,8 +1172,8 @@ def transformer_xl_slices(
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
     len_r: tl.int32,
+    len_j: tl.int32,
     start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -1302,6 +1216,8 @@ def transformer_xl_slices(
     keys_split = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    BAND: tl.constexpr = 2 * (BLOCK_I if BLOCK_I > BLOCK_J else BLOCK_J)
+    band = tl.arange(0, BAND)
     offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
@@ -1313,9 +1229,9 @@ def transformer_xl_slices(
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
+    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
@@ -1339,10 +1255,15 @@ def transformer_xl_slices(
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    v = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
+    S_2 = q.to(ACC) + v.to(ACC)[None, :]
+    S_2_kept = tl.where((e < E)[None, :], S_2, 0.0)
+    v_p = BLOCK_J - 1
+    v_p_1 = start + i0
+    S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
-    S_3_scale = 1.0 / S_p_1
+    S_4_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1370,26 +1291,24 @@ def transformer_xl_slices(
         t_6 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_7 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_6, t_7, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        M_S_tile_raw = tl.max(S_3, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+        t_8 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_8, t_9, None, ACC)
+        at_2 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_2, 1)
+        S_4 = S_1 + S_3
+        M_S_tile_raw = tl.max(S_4, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4 * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1404,32 +1323,30 @@ def transformer_xl_slices(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_8 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_8, t_9, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = S_1 + S_2
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile_raw = tl.max(S_3_m, 1)
-        M_S_tile = M_S_tile_raw * S_3_scale
+        t_10 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_11 = tl.trans(k.to(Q_ptr.dtype.element_ty))
+        S_1 = dot(t_10, t_11, None, ACC)
+        v_p_2 = v_p_1 - (j0 + v_p)
+        at = tl.minimum(tl.maximum(v_p_2 + band, 0), len_r - 1)
+        R_ptrs_2 = R_base + at[:, None] * stride_R_r + e[None, :] * stride_R_e
+        R_band = tl.load(R_ptrs_2, mask=in_e[None, :], other=0.0)
+        t_12 = tl.where(in_e[None, :], S_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_13 = tl.trans(R_band.to(Q_ptr.dtype.element_ty))
+        S_band = dot(t_12, t_13, None, ACC)
+        at_3 = (i - i0)[:, None] + (BLOCK_J - 1 - (j - j0))[None, :]
+        S_3 = pick(S_band, at_3, 1)
+        S_4 = S_1 + S_3
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_4_m = tl.where(mask, S_4, float("-inf"))
+        M_S_tile_raw = tl.max(S_4_m, 1)
+        M_S_tile = M_S_tile_raw * S_4_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
+        P_S = tl.exp2(S_4_m * (S_4_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1513,7 +1430,7 @@ def transformer_xl_merge(
     slices = len_keys_split
 
     # --- sweep ---
-    for keys_split in range(bound(first), bound(slices)):
+    for keys_split in tl.range(bound(first), bound(slices), num_stages=NUM_STAGES):
         M_S_part_ptrs = M_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
         M_S_part_ptrs += offs_i
         M_S_part = tl.load(M_S_part_ptrs, mask=in_i, other=0.0)
@@ -1550,15 +1467,15 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "u", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
-            "gathers": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1582,11 +1499,11 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1594,8 +1511,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1615,23 +1532,15 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-            ),
-            "data": ("O", "dO", "Q", "u", "v", "V", "K"),
+            "resident": (("i", "f"), ("i", "e"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
+            "carried": (("i", "e"), ("i", "e")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("O", "dO", "Q", "u", "v", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
-            "gathers": True,
+            "ieee": True,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
@@ -1646,7 +1555,6 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dQ_1_ptr", "pointer_acc", ""),
             ("dQ_2_ptr", "pointer_acc", ""),
-            ("dR_4_amax_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1677,17 +1585,17 @@ KERNELS: dict[str, Any] = {
             ("stride_K_e", "stride_last", ""),
             ("stride_v_h", "stride_wide", ""),
             ("stride_v_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1707,23 +1615,15 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("e",), ("j", "f")),
-            "streamed": (("i", "f"), ("i", "e")),
+            "resident": (("j", "e"), ("e",), ("e",), ("j", "f"), ("j", "e"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e"), ("j", "e"), ("j", "e")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (
-                ("j", "i"),
-                ("i", "e"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-                ("j", "i"),
-            ),
-            "data": ("K", "u", "V", "dO", "Q"),
+            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "e")),
+            "data": ("K", "u", "v", "V", "dO", "Q", "R"),
             "loops": 0,
             "few_rows": False,
-            "gathers": True,
+            "ieee": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1751,11 +1651,11 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_e", "stride_last", ""),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1770,8 +1670,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
             ("len_r", "extent", "r"),
+            ("len_i", "extent", "i"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -1783,48 +1683,46 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_dR_4": {
+    "transformer_xl_backward_dR": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("r",),
+            "stream": "i",
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
+            "resident": (
+                ("e",),
+                ("r", "e"),
+                ("e",),
+                ("r", "f"),
+                ("r", "f"),
+                ("r", "e"),
+                ("r", "e"),
             ),
-            "data": ("dO", "Q", "u", "V", "K"),
-            "loops": 0,
+            "streamed": (("i", "f"), ("r", "f"), ("r", "f"), ("i", "e"), ("r", "e"), ("r", "e")),
+            "carried": (("r", "e"),),
+            "pairs": (("r", "i"), ("r", "i"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("r", "i"), ("r", "i"), ("i", "e"), ("i", "e")),
+            "data": ("u", "R", "v", "dO", "V", "Q", "K"),
+            "loops": 1,
             "few_rows": False,
-            "gathers": True,
+            "ieee": True,
         },
         "arguments": [
-            ("dR_4_scale_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("u_ptr", "pointer_like", "u"),
             ("K_ptr", "pointer_like", "K"),
-            ("v_ptr", "pointer_like", "v"),
             ("R_ptr", "pointer_like", "R"),
+            ("v_ptr", "pointer_like", "v"),
             ("L_S_ptr", "pointer_like", "L_S"),
-            ("dR_4_fixed_ptr", "pointer_fixed", ""),
+            ("dR_ptr", "pointer_like", "R"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_R e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1843,54 +1741,26 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
             ("len_h", "extent", "h"),
             ("len_b", "extent", "b"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "transformer_xl_backward_dR": {
-        "facts": {
-            "tiles": ("r",),
-            "stream": None,
-            "pads": {
-                "e": "e",
-            },
-            "resident": (("r", "e"),),
-            "streamed": (),
-            "carried": (),
-            "pairs": (("r", "e"),),
-            "pairs_by_address": (("r", "e"),),
-            "data": ("dR.4",),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("dR_4_ptr", "pointer_acc", ""),
-            ("dR_ptr", "pointer_like", "R"),
-            ("len_h", "extent", "h"),
-            ("len_r", "extent", "r"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
             ("BLOCK_R", "block", "r"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1910,6 +1780,7 @@ KERNELS: dict[str, Any] = {
             "data": ("du.5", "dv.6"),
             "loops": 0,
             "few_rows": False,
+            "ieee": True,
         },
         "arguments": [
             ("du_5_ptr", "pointer_acc", ""),
@@ -1931,15 +1802,15 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
+            "resident": (("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q", "u", "K", "V"),
+            "pairs": (("i", "j"), ("i", "i"), ("i", "i")),
+            "pairs_by_address": (("i", "j"), ("i", "i"), ("i", "i")),
+            "data": ("Q", "u", "v", "K", "R", "V"),
             "loops": 0,
             "few_rows": True,
-            "gathers": True,
+            "ieee": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1964,11 +1835,11 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
-            ("stride_R_h", "wide", ""),
+            ("stride_v_h", "stride_wide", ""),
+            ("stride_v_e", "stride_last", ""),
+            ("stride_R_h", "stride_wide", ""),
             ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
+            ("stride_R_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1977,8 +1848,8 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
             ("len_r", "extent", "r"),
+            ("len_j", "extent", "j"),
             ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
@@ -2005,6 +1876,7 @@ KERNELS: dict[str, Any] = {
             "data": ("O_1.part",),
             "loops": 1,
             "few_rows": True,
+            "ieee": True,
         },
         "arguments": [
             ("M_S_part_ptr", "pointer_acc", ""),
@@ -2056,6 +1928,8 @@ def demand(
         again = any(d in facts["pads"] for dims in facts["pairs"] for d in dims)
         shared = stages * streamed * itemsize + 6 * resident * (2 if again else 1)
         shared += 2 * streamed if len(facts["streamed"]) == 1 else 0
+        if facts.get("apart"):  # all of it comes in halves, and is multiplied where it lies
+            shared = (stages * streamed + resident) * itemsize
     # Each value of pairs has a temporary, half as large in a 16-bit type.
     held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
@@ -2085,6 +1959,7 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    merges = few and not facts["stream"]
     engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
     # Products of float32 by parts, which matrix units read from shared memory (`dot`).
     parts = smem > 200 * 1024 and itemsize == 4 and not facts.get("ieee")
@@ -2097,9 +1972,17 @@ def choose(
     shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
+    elif merges:
+        # States of slices are merged one after the other: a row and a warp for each program, slices loaded ahead. Of 16
+        # slices of 128 features 2.7 us on an H200, with 16 rows in 4 warps 5.7 (benchmarks/results/decoding-h200.json).
+        wanted = [(1, 1, 1), (1, 1, 2), (1, 1, 4)]
     elif few:
         # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
         wanted = [(16, 32, 4)] if parts else [(16, 128, 4), (16, 64, 4)]
+    elif parts and facts.get("apart"):
+        # Two blocks of one group hide each other's waits, where what they hold is small (measured: docs).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif parts:
         wanted = [(128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4)]
     elif itemsize > 2:
@@ -2134,8 +2017,14 @@ def choose(
         if parts and (len(set(sizes.values())) > 1 or max(sizes.values(), default=0) > 128):
             # Triton takes up to 16 KiB more than the sums say where dims differ or are large.
             room -= 18 * 1024
-        depths = (3, 2) if shares > 1 else (3, 2, 1)
-        for stages in depths if facts["stream"] and not interpreted else (1,):
+        depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
+        if merges:
+            depths = (4, 1)
+        elif parts and facts.get(
+            "apart"
+        ):  # loads that nothing hides take longer than smaller tiles
+            depths = (2,) if columns > 32 else (2, 1)
+        for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}
             shared, registers = demand(facts, made, itemsize, warps, stages, parts)
             # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
@@ -2277,17 +2166,6 @@ def sum_into(shape, source, axes, dtype, scale):
     return total.to(dtype)
 
 
-def fixed_scale(largest, count):
-    """A power of two by which `count` values, none above `largest`, can be multiplied and stay below 2**62 in sum."""
-    # The largest of no values is minus infinity: such rows add nothing.
-    top = largest.clamp_min(0).amax() if largest.numel() else largest.new_zeros(())
-    top = top.double()
-    power = 61 - max(count, 1).bit_length() - torch.log2(top.clamp_min(1e-38))
-    scale = torch.exp2(torch.floor(power).clamp(-120, 120))
-    # What is not finite must not come out as a number.
-    return torch.where(torch.isfinite(top), scale, torch.nan).float()
-
-
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2299,10 +2177,10 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
@@ -2334,8 +2212,8 @@ def forward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2364,23 +2242,21 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ_1 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dQ_2 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dR_4_amax = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dR = torch.empty((len_h, len_r, len_e), dtype=inputs["R"].dtype, device=device)
     du = torch.empty((len_h, len_e), dtype=inputs["u"].dtype, device=device)
     dv = torch.empty((len_h, len_e), dtype=inputs["v"].dtype, device=device)
-    dR_4_fixed = torch.zeros((len_h, len_r, len_e), dtype=torch.int64, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("transformer_xl_backward_D_dQ_1_dQ_2", extents, inputs, config)
@@ -2400,7 +2276,6 @@ def backward(inputs, extents, params, config=None):
         D,
         dQ_1,
         dQ_2,
-        dR_4_amax,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2419,8 +2294,8 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2470,8 +2345,8 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_j,
-        len_i,
         len_r,
+        len_i,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -2481,68 +2356,43 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dR.4.scale: the scale of fixed-point sums
-    dR_4_scale = fixed_scale(dR_4_amax, len_b * len_i * len_j)
-
-    # One program for each h, b and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_dR_4", extents, inputs, config)
+    # One program for each h and tile of r; sweeps i.
+    cfg = configure("transformer_xl_backward_dR", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_h * len_b * tiles_i,)
-    transformer_xl_backward_dR_4[grid](
-        dR_4_scale,
+    tiles_r = triton.cdiv(len_r, cfg["BLOCK_R"])
+    grid = (len_h * tiles_r,)
+    transformer_xl_backward_dR[grid](
         dO,
         V,
         D,
         Q,
         u,
         K,
-        v,
         R,
+        v,
         L_S,
-        dR_4_fixed,
+        dR,
+        tiles_of(R, 1, cfg["BLOCK_R"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(Q),
         *launch_strides(u),
         *launch_strides(K),
-        *launch_strides(v),
         *launch_strides(R),
+        *launch_strides(v),
         *launch_strides(L_S),
         len_h,
         len_b,
-        len_i,
-        len_j,
         len_r,
+        len_j,
+        len_i,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         F=len_f,
         F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # dR.4: the rest of its sum, in a fixed order
-    shape = (len_h, len_r, len_e)
-    dR_4 = sum_into(shape, dR_4_fixed, (), acc, dR_4_scale)
-
-    # One program for each h and tile of r.
-    cfg = configure("transformer_xl_backward_dR", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_r = triton.cdiv(len_r, cfg["BLOCK_R"])
-    grid = (len_h * tiles_r,)
-    transformer_xl_backward_dR[grid](
-        dR_4,
-        dR,
-        len_h,
-        len_r,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2588,10 +2438,10 @@ def forward_split(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
+    len_r = extents["r"]
     len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
-    len_r = extents["r"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     M_S_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
@@ -2628,8 +2478,8 @@ def forward_split(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
-        len_j,
         len_r,
+        len_j,
         params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
