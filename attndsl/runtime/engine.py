@@ -228,7 +228,8 @@ class Engine:
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
         with self.lock:
-            stage, extents = self.cutting(stage, extents, given[0].device)
+            inputs = dict(zip(self.names, given, strict=True))
+            stage, extents = self.cutting(stage, inputs, extents)
         config = self.tuned(stage, given, binding, extents, numbers, wrt)
         return Prepared(stage, self.names, extents, numbers, binding, config)
 

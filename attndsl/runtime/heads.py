@@ -5,6 +5,7 @@ It is a stage of its own, with a module of its own: it is made when a call first
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,14 +57,15 @@ class Cutting:
         self.stages: dict[Stage, Stage] = {}
 
     def __call__(
-        self, stage: Stage, extents: dict[str, int], device: torch.device
+        self, stage: Stage, inputs: Mapping[str, torch.Tensor], extents: dict[str, int]
     ) -> tuple[Stage, dict[str, int]]:
-        """The stage that serves a call of these extents, and the extents that it takes."""
+        """The stage that serves a call of these tensors and extents, and the extents that it takes."""
         if stage.backend not in TRITON:
             return stage, extents
         if stage not in self.forms:
             self.forms[stage] = few_heads(stage.passes)
         few = self.forms[stage]
+        device = next(iter(inputs.values())).device
         more = None if few is None else few.extents(extents, multiprocessors(device))
         if few is None or more is None:
             return stage, extents
@@ -71,4 +73,18 @@ class Cutting:
             self.stages[stage] = Stage(
                 stage.cascade, few.passes, stage.backend, self.header, None, self.precision
             )
-        return self.stages[stage], more
+        made = self.stages[stage]
+        return (made, more) if fits(made, inputs, more) else (stage, extents)
+
+
+def fits(stage: Stage, inputs: Mapping[str, torch.Tensor], extents: dict[str, int]) -> bool:
+    """Whether a card holds the tiles of all kernels: one that starts from a given state holds more than a whole walk."""
+    module = stage.module
+    for kernel in module.KERNELS:
+        try:
+            module.configure(kernel, extents, inputs, None)
+        except ValueError as error:
+            if not str(error).startswith("A0510"):
+                raise
+            return False
+    return True

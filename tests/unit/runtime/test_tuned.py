@@ -310,7 +310,7 @@ def test_nothing_is_searched_for_walks_in_pieces(
 def test_where_nothing_is_known_every_kind_of_call_is_prepared(
     gpu: None, monkeypatch: pytest.MonkeyPatch, name: str, wrt: str
 ) -> None:
-    """One head, whose walk is cut in pieces; few queries, whose keys are split; and what no tile fits."""
+    """One head, whose walk is cut in pieces if they fit; few queries, whose keys are split."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     op = load(name)
     lengths = {"i": 1 if name == "full" else 16384}
@@ -325,7 +325,12 @@ def test_where_nothing_is_known_every_kind_of_call_is_prepared(
             for t in op.cascade.inputs
         )
     found = op._engine.prepare(given, Start(), (), wrt)
-    assert (found.stage.few is not None) if name == "full" else found.extents[PIECES] > 1
+    if name == "full":
+        assert found.stage.few is not None
+    elif (name, wrt) == ("latte", "Q,K,V"):  # a walk that starts from a given state holds too much
+        assert PIECES not in found.extents
+    else:
+        assert found.extents[PIECES] > 1
 
 
 def test_the_mode_is_checked_and_travels() -> None:
