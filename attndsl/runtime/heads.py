@@ -78,7 +78,7 @@ class Cutting:
 
 
 def fits(stage: Stage, inputs: Mapping[str, torch.Tensor], extents: dict[str, int]) -> bool:
-    """Whether a card holds the tiles of all kernels: one that starts from a given state holds more than a whole walk."""
+    """Whether a card holds the tiles of all kernels: those that start from a given state hold more than whole walks."""
     module = stage.module
     for kernel in module.KERNELS:
         try:
