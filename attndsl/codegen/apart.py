@@ -45,8 +45,13 @@ def in_halves(plan: Plan, program: TileProgram) -> frozenset[str]:
 
 
 def taken_apart(*plans: Plan) -> tuple[Plan, ...]:
-    """The plans of a module, allowed to take tiles in halves if all of their kernels that multiply can."""
+    """The plans of a module, allowed to take tiles in halves if all of their kernels that multiply can.
+
+    Not with inputs of 8 bits: weights go to their type, and nothing else is float32.
+    """
     for plan in plans:
+        if plan.eight:
+            return plans
         steps = [s for s in plan.steps if isinstance(s, TileProgram)]
         for p in (*steps, *(s.again for s in steps if s.again is not None)):
             if any(isinstance(s, Dot | AccDot) for s in _flat(p)) and not _in_halves(plan, p):

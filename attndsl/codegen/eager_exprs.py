@@ -303,7 +303,8 @@ def _select(operands: list[Text], scope: Scope) -> Text:
         return Text(code, kind, dims, host, IFELSE)
     c, a, b = align(c, dims), align(a, dims), align(b, dims)
     if host and kind is DType.FLOAT:
-        a = _as_tensor(a, ())  # two Python numbers would be rounded to PyTorch's default type
+        # Two Python numbers would be rounded to PyTorch's default type, and a whole one beside a float be one.
+        a = _as_tensor(replace(a, kind=kind), ())
     code = f"torch.where({c.code}, {a.code}, {b.code})"
     return Text(code, kind, dims, False)
 

@@ -18,6 +18,7 @@ from attndsl.cascade.bind import Number
 from attndsl.cascade.starts import START
 from attndsl.codegen.configs import worth_warps
 from attndsl.runtime.stages import Stage
+from attndsl.schedule.tile import Role
 from attndsl.sizes import USUAL, sizes
 from attndsl.tuning.device import Config
 from attndsl.tuning.kernel import Kernel
@@ -69,6 +70,8 @@ def first_choice(
         return own
     if any(a.rank not in at.extents for a in kernel.program.axes):
         return own  # into how many parts a walk is cut, a call decides
+    if kernel.program.of(Role.BAND):
+        return own  # rows along diagonals are younger than the fit
     found = explore(kernel, at.extents, at.params, itemsize, fitted).candidates
     mine = next((c for c in found if c.config == own), None)
     if mine is None or not known(mine.load, found[0].load):

@@ -33,12 +33,14 @@ def key_of(
     name: str = "",
 ) -> Key:
     """The key of one kernel at one size; `name` is `name_in_key(kernel)`, for those who have it."""
-    pads = kernel.facts["pads"]
+    pads, floats = kernel.facts["pads"], types(kernel, dtypes)
+    # Of other types than float32 nothing comes in halves, with gradients or without.
+    halves = "-halves" if "halves" in kernel.facts and "fp32" in floats.split("+") else ""
     return Key(
         program=program,
-        kernel=name or name_in_key(kernel),
+        kernel=(name or name_in_key(kernel)) + halves,
         gpu=gpu,
-        dtypes=types(kernel, dtypes),
+        dtypes=floats,
         dims=" ".join(f"{r}={extents[r]}" for r in sorted(set(pads.values()))),
         bucket=bucket(kernel, extents),
     )
@@ -53,6 +55,7 @@ def digest(kernel: Kernel) -> str:
     """Of what tile sizes depend on; the order in which values are declared is no part of it."""
     facts = {k: sorted(map(str, v)) if isinstance(v, tuple) else v for k, v in kernel.facts.items()}
     facts["tiles"] = kernel.facts["tiles"]
+    facts.pop("halves", None)  # `key_of` says it
     warps = [] if kernel.warps is None else [kernel.warps]
     text = json.dumps([kernel.dialect, facts, *warps], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

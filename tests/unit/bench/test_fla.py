@@ -259,6 +259,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
         gates = ("g", "loga")
         return {k: (-x if k in gates else x).requires_grad_() for k, x in made.items()}
 
+    for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
     monkeypatch.setattr(linear, "milliseconds", milliseconds)
     monkeypatch.setattr(linear, "inputs", inputs)
     return linear

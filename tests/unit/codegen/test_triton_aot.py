@@ -13,8 +13,8 @@ from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.codegen.sass import sass_stats
 from attndsl.codegen.triton import render_module
 from attndsl.frontend import load_cascades
-from attndsl.frontend.reading import read_source
 from attndsl.schedule import plan_forward
+from attndsl.source import Source
 from tests.unit.codegen.alibi_plan import alibi
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -70,16 +70,23 @@ def test_chosen_tiles_fit(dim: int, itemsize: int) -> None:
 
 
 def test_tiles_are_narrow_where_every_pair_reads_addresses_at_every_point() -> None:
-    """Sums of `Q[i,e] * R[i-j,e]` by points: what is on its way takes registers; the same sums, read once, do not."""
-    passes = {}
-    for name in ("music_transformer", "bias_t5"):
-        (cascade,) = load_cascades(read_source(EXAMPLES / f"{name}.attn"))
+    """Sums of rows that pairs choose, by points: what is on its way takes registers; a value for a pair does not."""
+    made = {}
+    for name, term in (("rows", "sum[e](Q[i,e] * R[P[i,j],e])"), ("values", "T[P[i,j]]")):
+        table = "R[r,e]" if name == "rows" else "T[r]"
+        (cascade,) = load_cascades(
+            Source(
+                f"{name}.attn",
+                f"attention {name}(Q[i,e], K[j,e], V[j,f], {table}, P[i,j]: int) -> O[i,f] {{\n"
+                f"  S[i,j] = Q[i,e] * K[j,e] + {term}\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}}",
+            )
+        )
         plan = plan_forward(apply_start(cascade))
         facts = kernel_facts(plan, plan.steps[0])  # type: ignore[arg-type]
-        assert facts.get("gathers", False) == (name == "music_transformer")
-        passes[name] = choose(facts, {"e": 128, "f": 128}, 2, 227 * 1024)
-    taken = {name: tuple(cfg.values())[:3] for name, cfg in passes.items()}
-    assert taken == {"music_transformer": (64, 32, 8), "bias_t5": (64, 64, 4)}
+        assert facts.get("gathers", False) == (name == "rows")
+        made[name] = choose(facts, {"e": 128, "f": 128}, 2, 227 * 1024)
+    taken = {name: tuple(cfg.values())[:3] for name, cfg in made.items()}
+    assert taken == {"rows": (64, 32, 8), "values": (64, 64, 4)}
 
 
 def test_a_head_dim_that_no_tile_holds_is_refused_with_the_sums() -> None:
