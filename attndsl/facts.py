@@ -14,7 +14,7 @@ from attndsl.analysis.fusion import fused
 from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Binary, Call, Cascade, Expr, Logic
-from attndsl.cascade.walk import walk
+from attndsl.cascade.walk import rewrite, walk
 from attndsl.codegen.names import identifier
 from attndsl.lengths import length_facts, plan_costs
 from attndsl.schedule import tile as t
@@ -229,12 +229,17 @@ def bounds(p: t.TileProgram) -> list[str]:
     if p.sweep is None:
         return []
     wanted = {n for r in p.sweep.ranges for n in (r.lo, r.hi)}
+    scalars = [s for s in p.prologue if isinstance(s, t.Compute) and not s.dims]
+    short = {s.name: s.expr for s in scalars if len(text_of(s.expr)) <= 4}
+
+    def spelt(e: Expr) -> Expr | None:
+        return short.get(e.name) if isinstance(e, t.Val) else None
+
     lines: list[str] = []
     for s in reversed(p.prologue):
         if isinstance(s, t.Compute) and not s.dims and s.name in wanted:
-            text = text_of(s.expr)
-            if len(text) > 4:
-                lines.append(f"{s.name} = {text}")
+            if s.name not in short:
+                lines.append(f"{s.name} = {text_of(rewrite(s.expr, spelt))}")
             wanted |= _values(s.expr)
         elif isinstance(s, t.Reach) and wanted & {s.low, s.high, s.full_low, s.full_high}:
             lines.append(f"[{s.low}, {s.high}) may hold a {s.tensor} in [{s.first}, {s.last}]")
