@@ -529,7 +529,8 @@ def headline(train: File, decode: File) -> str:
     versions = f"torch {m['torch'].partition('+')[0]}, Triton {m['triton']}"
     return (
         f"Causal, {shape} {causal['dtype']} on an {name}: **{causal['forward_tflops']:.0f} TFLOP/s forward,"
-        f" {causal['backward_without_extra_gradients_tflops']:.0f} backward**; FlexAttention {causal['flex_forward_tflops']:.0f} and"
+        f" {causal['backward_without_extra_gradients_tflops']:.0f} backward**;"
+        f" FlexAttention {causal['flex_forward_tflops']:.0f} and"
         f" {causal['flex_backward_tflops']:.0f} in the same run\n({versions};"
         f" `python benchmarks/training.py`, [figures](benchmarks/results/training-{name.lower()}.json)).\n"
         f"Decoding one query, 32 heads over 8, at {one['keys']} keys: {one['of_copy']:.0%} of the copy"

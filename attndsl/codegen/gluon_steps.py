@@ -18,6 +18,7 @@ from attndsl.cascade.nodes import Const, DType, Reduction, Select
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.gluon_layouts import ROWS, LayoutPrinter
 from attndsl.schedule.apart import carried_on
+from attndsl.schedule.ends import moving_ends
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import (
     AccDot,
@@ -147,8 +148,11 @@ class StepPrinter(LayoutPrinter):
 
     @property
     def counted_on(self) -> bool:
-        """Whether stages are counted on and given back without a meeting: dK and dV alone are slower for it."""
-        return self._one_sum or bool(self._roles.across)
+        """Whether stages are counted on and given back without a meeting.
+
+        dK and dV alone are slower for it; with five products a sweep of which both ends move spills more.
+        """
+        return self._one_sum or (bool(self._roles.across) and not all(moving_ends(self.program)))
 
     def _next(self, step: str) -> None:
         """The stage of a ring that holds the tile of a step, and the phase of its barriers then."""
