@@ -1,6 +1,6 @@
 """One query against a long cache: bytes of keys and values per second, beside the card's own copy.
 
-    PYTHONPATH=. python benchmarks/decoding.py --out benchmarks/results/decoding-h100.json
+    PYTHONPATH=. python benchmarks/decoding.py --out benchmarks/results/decoding-h200.json
 
 32 query heads over 8 key-value heads, D128, bf16. Times are of a CUDA graph, as decoding loops use;
 the error is relative to float64 on the first batch entry. A window reads a few megabytes, which no copy moves at the

@@ -19,7 +19,8 @@ from collections.abc import Iterable
 
 from attndsl.cascade.definedness import at
 from attndsl.cascade.nodes import Binary, Call, Define, Expr, Index, Read, Reduce, Reduction
-from attndsl.cascade.steady import addends, factors, product_of, total
+from attndsl.cascade.steady import factors, product_of, total
+from attndsl.cascade.sums import signed
 from attndsl.cascade.walk import reads, rewrite
 
 
@@ -49,7 +50,7 @@ class _Mean:
 
 def _means(d: Define, defs: dict[str, Define]) -> list[_Mean]:
     out: list[_Mean] = []
-    for sign, part in addends(d.expr):
+    for sign, part in signed(d.expr):
         every = factors(part)
         for k, term in enumerate(every):
             match term:
@@ -110,7 +111,7 @@ def _reader(d: Define, row: Define, mean: _Mean, defs: dict[str, Define]) -> Def
     (around,) = exponent.args
     assert isinstance(around, Binary)
     (k,) = sums
-    parts = addends(every[k])
+    parts = list(signed(every[k]))
     rows = [(s, p) for s, p in parts if isinstance(p, Read) and p.tensor == row.tensor]
     scores = [(n, s) for n, (s, p) in enumerate(parts) if around.left in factors(p)]
     if len(rows) != 1 or len(scores) != 1 or sum(row.tensor in reads(p) for _, p in parts) != 1:

@@ -39,6 +39,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
+from attndsl.cascade.sums import signed
 from attndsl.cascade.walk import free, rewrite, walk
 
 # Exponents of P are off by the rounding of a log-sum-exp in float32: of one of 64, by 2**-18, and larger ones by more.
@@ -89,7 +90,7 @@ def _in_two(
             continue
         weights = factors(at(d.expr, d.indices, read.subs))
         for m, s in enumerate(weights):
-            parts = addends(s)
+            parts = list(signed(s))
             centre = [(c, p) for c, p in parts if isinstance(p, Read) and p.tensor in rows]
             if len(centre) != 1 or len(parts) < 2:
                 continue
@@ -127,7 +128,7 @@ def _pivots(e: Expr, defs: Mapping[str, Define], kept: frozenset[str]) -> list[E
         part
         for n in walk(e)
         if isinstance(n, Call) and n.fn == "exp"
-        for sign, part in addends(n.args[0])
+        for sign, part in signed(n.args[0])
         if sign < 0 and isinstance(part, Read) and free(part) <= kept
     ]
 
@@ -153,19 +154,6 @@ def factors(e: Expr) -> list[Expr]:
             return [Const(-1), *factors(a)]
         case _:
             return [e]
-
-
-def addends(e: Expr, sign: int = 1) -> list[tuple[int, Expr]]:
-    """The terms of a sum, each with its sign."""
-    match e:
-        case Binary("+", a, b):
-            return addends(a, sign) + addends(b, sign)
-        case Binary("-", a, b):
-            return addends(a, sign) + addends(b, -sign)
-        case Unary("-", a):
-            return addends(a, -sign)
-        case _:
-            return [(sign, e)]
 
 
 def product_of(parts: Sequence[Expr]) -> Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from attndsl.codegen.apart import in_halves
+from attndsl.codegen.halves import in_halves
 from attndsl.codegen.names import identifier
 from attndsl.codegen.programs import is_gather, statements, tile_axes
 from attndsl.schedule.liveness import flat, held

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Expr, Extent, Param, Position
 from attndsl.cascade.walk import walk
-from attndsl.codegen.apart import in_halves
 from attndsl.codegen.exprs import Text, broadcast
+from attndsl.codegen.halves import in_halves
 from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
 from attndsl.schedule.tile import (

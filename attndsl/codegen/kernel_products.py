@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from attndsl.cascade.nodes import DType, Reduction
-from attndsl.codegen.apart import inner, weighed
 from attndsl.codegen.exprs import ATOM, Text
+from attndsl.codegen.halves import inner, weighed
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.codegen.kernel_names import Value
 from attndsl.codegen.programs import statements

@@ -18,8 +18,8 @@ import inspect
 from dataclasses import dataclass, replace
 
 from attndsl.codegen import configs, helpers
-from attndsl.codegen.apart import taken_apart
 from attndsl.codegen.gluon import STEPS, HopperContext
+from attndsl.codegen.halves import taken_apart
 from attndsl.codegen.kernel_context import KernelContext
 from attndsl.codegen.launchers import HOST_NAMES, LauncherContext, ModuleParts, launcher
 from attndsl.codegen.literals import literal
@@ -172,7 +172,7 @@ def module_context(
     for k in module.kernels:
         if products == "ieee" and not configs.FINDERS.keys() & k.facts.keys():
             k.facts["ieee"] = True
-    apart_ones = any("halves" in k.facts for k in module.kernels)
+    in_parts = any("halves" in k.facts for k in module.kernels)
     needed = tuple(helpers.sources(module.helpers))
     steps = [s for p in (forward, backward, split, adding) if p is not None for s in p.steps]
     finders = {
@@ -206,7 +206,7 @@ def module_context(
         table=literal(table),
         launchers=tuple(launchers),
         sums=any(isinstance(s, HostSum) for s in steps),
-        apart=apart_ones,
+        apart=in_parts,
         halves=any(isinstance(s, TileProgram) and s.rough for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),

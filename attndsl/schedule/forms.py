@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable
 
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.conditions import conjunction, conjuncts
@@ -13,7 +12,6 @@ from attndsl.cascade.nodes import (
     Call,
     Cascade,
     Compare,
-    Const,
     Define,
     Expr,
     Index,
@@ -23,6 +21,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
 )
+from attndsl.cascade.sums import product
 from attndsl.cascade.walk import free, rewrite, substitute
 
 
@@ -79,9 +78,8 @@ def factors(e: Expr) -> list[Expr]:
             return [e]
 
 
-def product_of(factors: Sequence[Expr]) -> Expr:
-    """The product of factors, 1 of none."""
-    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
+# Under a name of its own here: schedules name parts `product`.
+product_of = product
 
 
 def in_order(indices: Iterable[str], ranks: Ranks, order: tuple[str, ...]) -> list[str]:

@@ -568,7 +568,7 @@ class Plan(Node):
     eight: tuple[str, ...] = ()
     """The inputs that have 8 bits, where the pass is for such (`schedule/eight.py`)."""
     apart: bool = False
-    """Whether tiles of float32 may come in halves of 16 bits (`codegen/apart.py`)."""
+    """Whether tiles of float32 may come in halves of 16 bits (`codegen/halves.py`)."""
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)

@@ -2472,9 +2472,8 @@ def choose(
         depths: tuple[int, ...] = (3, 2) if shares > 1 else (3, 2, 1)
         if merges:
             depths = (4, 1)
-        elif parts and facts.get(
-            "apart"
-        ):  # loads that nothing hides take longer than smaller tiles
+        elif parts and facts.get("apart"):
+            # Loads that nothing hides take longer than smaller tiles.
             depths = (2,) if columns > 32 else (2, 1)
         for stages in depths if (facts["stream"] or merges) and not interpreted else (1,):
             made = {**sizes, **blocks}

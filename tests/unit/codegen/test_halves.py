@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attndsl.codegen.apart import in_halves, taken_apart
+from attndsl.codegen.halves import in_halves, taken_apart
 from attndsl.codegen.triton import render_module
 from attndsl.runtime.stages import Passes, plan_passes
 from attndsl.schedule.tile import Load, Plan, TileProgram
